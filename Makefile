@@ -1,0 +1,42 @@
+# make train     set up and train on generated images; ARGS="model=resnext29 dataset=cifar10" trains something else
+# make test      set up and run the tests, some minutes; make test-slow those that take longer
+# make lint      set up and check the source's style; make format mends what can be mended
+
+PYTHON ?= python3
+BIN := .venv/bin
+SMALL := dataset=shapes model=resnet20 scheduler=cosine scheduler.warmup_epochs=0.5 trainer.max_epochs=3 trainer.batch_size=64
+
+.PHONY: train test test-slow lint format clean
+
+train: .venv/runs
+	$(BIN)/python train.py $(or $(ARGS),$(SMALL))
+
+test: .venv/tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+test-slow: .venv/tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow $(ARGS)
+
+lint: .venv/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.10 to 3.13 is needed; this is $$($(PYTHON) -V). Try make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/runs: requirements.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/tests: requirements-dev.txt .venv/runs
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

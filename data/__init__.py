@@ -1,0 +1,1 @@
+"""Images: read or made, held as one uint8 tensor on the device, augmented there in batches."""

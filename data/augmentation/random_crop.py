@@ -1,0 +1,29 @@
+"""Random crops of padded images, the augmentation of nearly every paper on CIFAR.
+
+Lee et al., "Deeply-Supervised Nets", 2014, arXiv 1409.5185, sec. 4; He et al. 2015, arXiv 1512.03385,
+sec. 4.2. The same as torchvision.transforms.RandomCrop(size, padding).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Add `padding` black pixels on every side and cut out the old size at a random place."""
+
+    padding: int
+    draws = 2
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        corner = (uniform * (2 * self.padding + 1)).long()  # [B, 2]: row and column
+        padded_width = width + 2 * self.padding
+        rows = corner[:, 0, None] + torch.arange(height, device=images.device)  # [B, H]
+        columns = corner[:, 1, None] + torch.arange(width, device=images.device)  # [B, W]
+        pixels = (rows[:, :, None] * padded_width + columns[:, None, :]).view(count, 1, height * width)
+        padded = F.pad(images, (self.padding,) * 4).flatten(2)
+        return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)

@@ -1,0 +1,121 @@
+"""What a data set is to the rest of the program, and how training images are held out for validation."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DataError(Exception):
+    """Something is wrong with the data that a user can put right; the message is one line that says what."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> "Images":
+        """The images at `indices` (int64 [n]), copied."""
+        return Images(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "Images":
+        """The same images on `device`."""
+        return Images(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images with the names of their classes.
+
+    `mean` and `std` are per channel, on the scale from 0 to 1; where a source leaves them empty,
+    `split` measures them on the training images.
+    """
+
+    train: Images
+    test: Images
+    classes: Sequence[str]
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run uses of a data set. `val` is empty where no images are held out."""
+
+    train: Images
+    val: Images
+    test: Images
+    classes: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+def split(
+    dataset: Dataset, *, val_size: float, train_limit: int | None = None, test_limit: int | None = None, seed: int = 0
+) -> Splits:
+    """Hold out part of the training images for validation, then keep at most `*_limit` of what is left.
+
+    `val_size` is a number of images, or below 1 a share of the training images; 0 holds out none.
+    Every choice is stratified (each class keeps its share to within one image) and depends on
+    nothing but `seed` and the labels, so that runs with the same seed compare on the same images.
+    Raises DataError where fewer than one image a class would be left to train on.
+    """
+    labels, generator = dataset.train.labels, torch.Generator().manual_seed(seed)
+    held_out = int(val_size) if val_size >= 1 else round(val_size * len(labels))
+    if held_out + len(dataset.classes) > len(labels):
+        raise DataError(
+            f"dataset.val_size={val_size} leaves too few of the {len(labels)} training images "
+            f"for {len(dataset.classes)} classes"
+        )
+    order = stratified_order(labels, generator)
+    train = dataset.train.subset(order[held_out:][:train_limit])
+    mean, std = dataset.mean, dataset.std
+    if not (mean and std):
+        mean, std = channel_statistics(train.images)
+    test_order = stratified_order(dataset.test.labels, generator)
+    return Splits(
+        train=train,
+        val=dataset.train.subset(order[:held_out]),
+        test=dataset.test if test_limit is None else dataset.test.subset(test_order[:test_limit]),
+        classes=dataset.classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """An order of all images (int64 [N]) of which every prefix has the classes in their proportion.
+
+    The images of a class are shuffled and spread evenly over the interval from 0 to 1, each with
+    its own random phase; sorting by that position interleaves the classes.
+    """
+    position = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = (labels == label).nonzero().squeeze(1)
+        rank = torch.randperm(len(members), generator=generator)
+        phase = torch.rand((), generator=generator, dtype=torch.float64)
+        position[members] = (rank + phase) / len(members)
+    return position.argsort()
+
+
+def channel_statistics(images: Tensor, chunk: int = 4096) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels, on the scale from 0 to 1.
+
+    images: uint8 [N, C, H, W]. Exact: the sums are integers.
+    """
+    pixels = len(images) * images.shape[2] * images.shape[3]
+    totals, squares = 0, 0
+    for part in images.split(chunk):
+        part = part.to(torch.int64)
+        totals, squares = totals + part.sum((0, 2, 3)), squares + (part * part).sum((0, 2, 3))
+    means = [total / pixels for total in totals.tolist()]
+    variances = [square / pixels - mean**2 for square, mean in zip(squares.tolist(), means, strict=True)]
+    return [mean / 255 for mean in means], [max(math.sqrt(variance), 1.0) / 255 for variance in variances]

@@ -1,0 +1,107 @@
+"""Batches for training and for evaluation, from images that lie on the device as one tensor."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.dataset import Images
+
+
+class Operation(Protocol):
+    """An image operation; data/augmentation/__init__.py says what is asked of it."""
+
+    draws: int
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor: ...
+
+
+class Normalize:
+    """uint8 images to float32 with the channels' mean taken off and divided by their standard deviation.
+
+    `mean` and `std` are on the scale from 0 to 1. [B, C, H, W] -> [B, C, H, W] in `memory_format`.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device, memory_format: torch.memory_format
+    ):
+        self.mean = 255 * torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = 255 * torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.memory_format = memory_format
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = images.to(torch.float32, memory_format=self.memory_format)
+        return images.sub_(self.mean).div_(self.std)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Normalised images as float32 between 0 and 1."""
+        return ((images * self.std + self.mean) / 255).clamp(0, 1)
+
+
+class TrainLoader:
+    """All training images once an epoch, in a new order, augmented and normalised.
+
+    The order and every augmentation are functions of (seed, epoch) alone: there is no position to
+    save but the step, and `epoch(n, first_step)` yields what an uninterrupted epoch would yield from
+    there on. The last batch holds what is left over; a single image joins the batch before it, since
+    batch normalisation over one value has no meaning.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        operations: Sequence[Operation],
+        normalize: Normalize,
+        seed: int,
+    ):
+        self.images = images
+        self.batch_size = batch_size
+        self.operations = operations
+        self.normalize = normalize
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return whole + (rest > 1 or whole == 0)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (images float32 [B, C, H, W], labels int64 [B]) of one epoch from `first_step` on."""
+        count, device = len(self.images), self.images.labels.device
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        order = torch.randperm(count, generator=generator).to(device)
+        uniform = [torch.rand(count, op.draws, generator=generator).to(device) for op in self.operations]
+        for step in range(first_step, len(self)):
+            chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
+            images = self.images.images[chosen]
+            for operation, numbers in zip(self.operations, uniform, strict=True):
+                images = operation(images, numbers[chosen])
+            yield self.normalize(images), self.images.labels[chosen]
+
+
+class EvalLoader:
+    """All images once, in their own order, normalised."""
+
+    def __init__(self, images: Images, *, batch_size: int, normalize: Normalize):
+        self.images = images
+        self.batch_size = batch_size
+        self.normalize = normalize
+
+    def __len__(self) -> int:
+        """Batches in all."""
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (images float32 [B, C, H, W], labels int64 [B])."""
+        for start in range(0, len(self.images), self.batch_size):
+            stop = start + self.batch_size
+            yield self.normalize(self.images.images[start:stop]), self.images.labels[start:stop]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A 64-bit seed for one epoch, so mixed that neighbouring seeds and epochs share nothing."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])

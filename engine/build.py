@@ -1,0 +1,210 @@
+"""From a checked configuration to the objects that train: the last place that knows OmegaConf and Hydra."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra import utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from data.dataset import DataError, Splits, split
+from data.loader import EvalLoader, Normalize, TrainLoader
+from engine.check import CommandError, targets
+from engine.checkpoint import CheckpointError, leaves
+from engine.runtime import DeviceError, Precision, choose_device, choose_precision, seed_everything, versions
+from engine.state import TrainState
+from engine.step import TrainStep
+
+USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run computes."""
+
+    device: torch.device
+    precision: Precision
+    memory_format: torch.memory_format
+
+
+def instantiate(node: Any, **arguments: Any) -> Any:
+    """What Hydra builds from a `_target_`, with plain lists and dicts.
+
+    A value that its owner refuses (ValueError) is a CommandError; other errors come as they were raised.
+    """
+    try:
+        return utils.instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise CommandError(f"{node['_target_']}: {error.__cause__}") from None
+        raise error.__cause__ or error from None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain data, with all references resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def machine(config: DictConfig, *, precision: str | None = None) -> Machine:
+    """The device, precision (given, or as configured) and memory format; seeds all generators on the way."""
+    trainer = config.trainer
+    seed_everything(config.seed, deterministic=trainer.deterministic)
+    device = choose_device(trainer.device)
+    return Machine(
+        device, choose_precision(precision or trainer.precision, device), MEMORY_FORMATS[trainer.memory_format]
+    )
+
+
+def splits(config: DictConfig) -> Splits:
+    """The images that a run trains, validates and tests on, in memory."""
+    source = plain(config.dataset)
+    protocol = {name: source.pop(name) for name in ("val_size", "train_limit", "test_limit")}
+    return split(instantiate(source), seed=config.seed, **protocol)
+
+
+def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    """The network of a model group, with its initial weights."""
+    return instantiate(model, num_classes=num_classes, in_channels=in_channels)
+
+
+def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
+    """The network on the device with its optimizer, at step 0."""
+    in_channels = splits.train.images.shape[1]
+    model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
+    model.to(machine.device, memory_format=machine.memory_format)
+    return TrainState(
+        model=model,
+        optimizer=optimizer(config, model),
+        scaler=machine.precision.scaler(),
+        totals=torch.zeros(3, device=machine.device),
+    )
+
+
+def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer, with weight decay on the weights of convolutions and fully connected layers.
+
+    Norms' scales and shifts and all biases, which have one dimension, are decayed only on request.
+    """
+    options = plain(config.optimizer)
+    decay = options.pop("weight_decay", 0.0)
+    decay_all = options.pop("decay_norms_and_biases", False)
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": decay},
+        {"params": others, "weight_decay": decay if decay_all else 0.0},
+    ]
+    built = instantiate(options, params=[group for group in groups if group["params"]])
+    for group in built.param_groups:
+        group["initial_lr"] = group["lr"]
+    return built
+
+
+def train_step(config: DictConfig, machine: Machine) -> TrainStep:
+    """What happens to a batch."""
+    return TrainStep(
+        loss=instantiate(config.loss),
+        precision=machine.precision,
+        micro_batches=config.trainer.micro_batches,
+        **plain(config.step),
+    )
+
+
+def loaders(config: DictConfig, splits: Splits, machine: Machine) -> tuple[TrainLoader, EvalLoader, EvalLoader]:
+    """Batches for training (augmented), validation and test, from images on the device."""
+    normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
+    train = TrainLoader(
+        splits.train.to(machine.device),
+        batch_size=config.trainer.batch_size,
+        operations=[instantiate(operation) for operation in config.augmentation.values()],
+        normalize=normalize,
+        seed=config.seed,
+    )
+    val, test = (
+        EvalLoader(images.to(machine.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
+        for images in (splits.val, splits.test)
+    )
+    return train, val, test
+
+
+def description(config: DictConfig, splits: Splits, machine: Machine) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "config": plain(config),
+        "classes": list(splits.classes),
+        "image_shape": list(splits.train.images.shape[1:]),
+        "mean": list(splits.mean),
+        "std": list(splits.std),
+        "precision": machine.precision.name,
+        "versions": versions(),
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network from a checkpoint, with the images to test it on."""
+
+    model: nn.Module
+    test: EvalLoader
+    classes: Sequence[str]
+    precision: Precision
+
+
+def trained(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | None, root: str | None) -> Trained:
+    """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
+
+    Raises CheckpointError if the checkpoint asks for code that is not this project's.
+    """
+    saved = checkpoint["config"]
+    for group, package in (("model", "models"), ("dataset", "data")):
+        require_own_code(saved[group], targets(package))
+    if root is not None:
+        saved["dataset"]["root"] = root
+    if eval_batch_size is not None:
+        saved["trainer"]["eval_batch_size"] = eval_batch_size
+    saved["trainer"]["device"] = device
+    config = OmegaConf.create(saved)
+    here = machine(config, precision=checkpoint["precision"])
+    model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
+    model.load_state_dict(checkpoint["state"]["model"])
+    model.to(here.device, memory_format=here.memory_format)
+    images = splits(config)
+    if list(images.classes) != checkpoint["classes"]:
+        raise CheckpointError(
+            f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"
+        )
+    normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
+    test = EvalLoader(images.test.to(here.device), batch_size=saved["trainer"]["eval_batch_size"], normalize=normalize)
+    return Trained(model, test, checkpoint["classes"], here.precision)
+
+
+def require_own_code(node: Any, allowed: frozenset[str]) -> None:
+    """Refuse a configuration out of a file that names code beyond `allowed`, or that refers to anything."""
+    if isinstance(node, dict):
+        if "_target_" in node and node["_target_"] not in allowed:
+            raise CheckpointError(f"the checkpoint asks for {node['_target_']}, which conf/ does not name: refused")
+        node = list(node.values())
+    if isinstance(node, list):
+        for member in node:
+            require_own_code(member, allowed)
+    elif isinstance(node, str) and "${" in node:
+        raise CheckpointError(f"the checkpoint's configuration holds the reference {node}: refused")
+
+
+def hyperparameters(
+    config: DictConfig, choices: dict[str, Any], overrides: Sequence[str]
+) -> dict[str, bool | int | float | str]:
+    """What one compares runs by, flat, as TensorBoard takes it.
+
+    The option of each group (`choices`), the few settings that everybody asks for, and whatever the
+    command line set: TensorBoard shows the first few columns, so that the rest would bury these.
+    """
+    settings = dict(leaves(plain(config)))
+    asked_for = {"seed", "optimizer.lr", "trainer.batch_size", "trainer.max_epochs"}
+    asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - {"resume", "resume_force"}
+    shown = choices | {name: settings[name] for name in sorted(asked_for & settings.keys())}
+    return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in shown.items()}

@@ -1,0 +1,223 @@
+"""Is this configuration possible? Answered before torch is imported, in words for the person who typed it."""
+
+import ast
+import difflib
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+
+from engine.rundir import RunDirectory
+from engine.schema import Key, read_keys
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+ABSENT = object()
+
+
+class CommandError(Exception):
+    """A mistake on the command line; the message is one line that names it."""
+
+
+def check(config_name: str, overrides: Sequence[Override]) -> None:
+    """Raise CommandError for the first thing that is wrong with one job. Hydra must have been initialised."""
+    lines = [str(override.input_line) for override in overrides]
+    for override in overrides:
+        check_options(override)
+    keys = known_keys(config_name, lines)
+    for override in overrides:
+        check_name(override, keys)
+    config = compose(config_name, overrides=lines, return_hydra_config=True)
+    check_values(config, keys)
+    if config_name == "evaluate":
+        find_checkpoint(config.checkpoint)
+    else:
+        check_model(config)
+        check_together(config)
+
+
+# Names
+
+
+def check_options(override: Override) -> None:
+    """Refuse an option that its group does not have, and a run without one."""
+    loader = GlobalHydra.instance().config_loader()
+    group, chosen = override.key_or_group, override.value()
+    if group not in loader.list_groups(""):
+        return
+    if override.is_delete():
+        raise CommandError(f"~{group}: a run cannot be without; for no regularization: regularization=[]")
+    options = loader.get_group_options(group)
+    for option in chosen if isinstance(chosen, list) else [chosen]:
+        if str(option) not in options:
+            hint = did_you_mean(str(option), options)
+            raise CommandError(f"{group}={option}: no such option{hint}; --help lists them all")
+
+
+def check_name(override: Override, keys: dict[str, Key | None]) -> None:
+    """Refuse a key that no chosen file has, also where it is to be added, and one that only follows another."""
+    loader = GlobalHydra.instance().config_loader()
+    name = override.key_or_group
+    if name.startswith("hydra.") or "/" in name or name in loader.list_groups(""):
+        return
+    if name not in keys:
+        last = name.rpartition(".")[2]
+        likely = [key for key in keys if key.endswith(f".{last}")]
+        if last in loader.get_group_options("regularization"):
+            likely.insert(0, f"regularization=[{last}]")
+        raise CommandError(f"{name}: no such key{did_you_mean(name, keys, first=likely)}")
+    key = keys[name]
+    if key is None and not override.is_delete() and not isinstance(override.value(), dict):
+        raise CommandError(f"{override.input_line}: {name} has keys of its own, set those ({name}.KEY=...)")
+    if key is not None and key.follows:
+        raise CommandError(f"{override.input_line}: this follows {key.follows}, set that")
+
+
+def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> str:
+    """The nearest known words as a question that goes behind a message, or nothing."""
+
+    def same_beginning(candidate: str) -> int:
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(word, candidate, strict=False))))
+
+    near = difflib.get_close_matches(word, known, n=5, cutoff=0.75)
+    near = list(dict.fromkeys([*first, *sorted(near, key=same_beginning, reverse=True)]))[:2]
+    return f", did you mean {' or '.join(near)}?" if near else ""
+
+
+def known_keys(config_name: str, overrides: list[str]) -> dict[str, Key | None]:
+    """Every key of the files that the overrides choose, by its dotted name; later files win, as in Hydra.
+
+    A file that inherits a key need not say again what it may be. None stands for a key that holds further keys.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    directories = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
+    keys: dict[str, Key | None] = {}
+    for default in loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults:
+        files = [directory / f"{default.config_path}.yaml" for directory in directories]
+        text = next((file.read_text() for file in files if file.is_file()), "{}")  # Hydra's own are no files
+        package = [part for part in (default.package or "").split(".") if part not in ("", "_global_")]
+        for path, key in read_keys(text):
+            name = ".".join([*package, *path])
+            inherited = name in keys and key is not None and not key.form
+            if path != ("defaults",) and not inherited:
+                keys[name] = key
+    return keys
+
+
+# Values
+
+
+def check_values(config: DictConfig, keys: dict[str, Key | None]) -> None:
+    """Hold each value to what the comment beside its key says."""
+    for name, key in keys.items():
+        if key is None or name.startswith("hydra."):
+            continue
+        try:
+            value = OmegaConf.select(config, name, default=ABSENT, throw_on_missing=True)
+        except MissingMandatoryValue:
+            raise CommandError(f"{name} must be given: {key.description}") from None
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        if value is not ABSENT and (mistake := key.mistake(value)):
+            raise CommandError(f"{name}={as_typed(value)}: {mistake}")
+
+
+def as_typed(value: Any) -> str:
+    """A plain value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(as_typed(member) for member in value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def find_checkpoint(path: str) -> Path:
+    """The file that `checkpoint=path` means: the file itself, or the best, else the last, of a run's directory.
+
+    Raises CommandError where there is none.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        run = RunDirectory(file)
+        file = run.best if run.best.is_file() else run.last
+    if not file.is_file():
+        raise CommandError(f"checkpoint={path}: there is no checkpoint ({file} does not exist)")
+    require_checkpoint(file)
+    return file
+
+
+def require_checkpoint(file: Path) -> None:
+    """Raise CommandError for a file that cannot be a checkpoint: torch.save writes zip archives."""
+    if not zipfile.is_zipfile(file):
+        raise CommandError(f"{file} is not a checkpoint")
+
+
+# Combinations
+
+
+def check_model(config: DictConfig) -> None:
+    """Refuse a regularizer that the chosen network has no place for."""
+    arguments = constructor_arguments(config.model._target_)
+    for name, value in OmegaConf.to_container(config.model, resolve=False).items():
+        if arguments is None or name in arguments or name == "_target_":
+            continue
+        handed_on = str(value).startswith("${regularization.")
+        what = f"regularization={str(value).split('.')[1]}" if handed_on else f"model.{name}"
+        raise CommandError(f"model={config.hydra.runtime.choices.model} has no place for {what}")
+
+
+def constructor_arguments(target: str) -> set[str] | None:
+    """The arguments of one of the project's classes, read from its source without importing it, or None."""
+    module, _, name = target.rpartition(".")
+    file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    if not file.is_file():
+        return None
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    return {argument.arg for argument in [*method.args.args, *method.args.kwonlyargs]}
+    return None
+
+
+def targets(package: str) -> frozenset[str]:
+    """Every `_target_` within a package that a file of conf/ names: the code that a configuration may ask for."""
+    pattern = re.compile(rf"_target_:\s*({package}\.[\w.]+)")
+    return frozenset(target for file in CONF.rglob("*.yaml") for target in pattern.findall(file.read_text()))
+
+
+def check_together(config: DictConfig) -> None:
+    """Refuse what is impossible only in combination."""
+    trainer, warmup_epochs = config.trainer, config.scheduler.warmup_epochs
+    if trainer.micro_batches > trainer.batch_size:
+        raise CommandError(
+            f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
+        )
+    if warmup_epochs >= trainer.max_epochs:
+        raise CommandError(
+            f"scheduler.warmup_epochs={warmup_epochs:g}: not shorter than trainer.max_epochs={trainer.max_epochs}"
+        )
+    try:
+        make_schedule(config)
+    except InstantiationException as error:
+        raise CommandError(f"scheduler={config.hydra.runtime.choices.scheduler}: {error.__cause__}") from None
+
+
+def make_schedule(config: DictConfig) -> Any:
+    """The learning-rate schedule of a configuration with its warm-up in front: epoch -> factor."""
+    from schedulers.warmup import Warmup
+
+    options = OmegaConf.to_container(config.scheduler, resolve=True)
+    warmup_epochs = options.pop("warmup_epochs")
+    schedule = instantiate(options, start=warmup_epochs, end=config.trainer.max_epochs, _convert_="all")
+    return Warmup(schedule, warmup_epochs) if warmup_epochs else schedule

@@ -1,0 +1,95 @@
+"""Checkpoints: files that describe themselves, are never half written, and run no code when read."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.rundir import RunDirectory
+from engine.state import TrainState
+
+FORMAT = 1
+
+# Settings that do not alter what a run computes, and so may differ when it is resumed.
+FREE = ("resume", "resume_force", "trainer.device", "trainer.eval_batch_size", "dataset.root", "dataset.mirrors")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message is one line that names the file and says why."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: "last" and "best".
+
+    `description` is what a reader needs besides the state: the configuration as plain data, class
+    names, normalisation and so on. It is written into every checkpoint.
+    """
+
+    def __init__(self, run: RunDirectory, description: dict[str, Any]):
+        self.files = {"last": run.last, "best": run.best}
+        self.description = description
+
+    def save(self, name: str, state: TrainState) -> None:
+        """Keep the state under a name."""
+        write(self.files[name], {**self.description, "state": state.state_dict()})
+
+    def resume(self, state: TrainState, *, force: bool) -> None:
+        """Put `state` back to where the last checkpoint was taken.
+
+        Raises CheckpointError if the configuration has changed in a way that alters the result,
+        unless `force` is given.
+        """
+        content = read(self.files["last"])
+        if not force:
+            require_same_settings(content["config"], self.description["config"])
+        state.load_state_dict(content["state"])
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint (tensors and plain values) so that `path` holds the old one or the new, never part of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint into main memory. Raises CheckpointError for a file that is none, or of another format."""
+    if not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
+        raise CheckpointError(f"{path} is not a checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is not a checkpoint: {' '.join(str(error).split())[:100]}") from None
+    if not isinstance(content, dict) or "format" not in content:
+        raise CheckpointError(f"{path} is not a checkpoint of this program")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
+    return content
+
+
+def require_same_settings(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise CheckpointError that names the first setting, apart from `FREE`, in which two configurations differ."""
+    before, after = dict(leaves(saved)), dict(leaves(now))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in FREE and before.get(name) != after.get(name):
+            raise CheckpointError(
+                f"{name} was {before.get(name)} when this run began and is {after.get(name)} now: leave it as it was, "
+                "or add resume_force=true"
+            )
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested configuration with their dotted names."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

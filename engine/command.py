@@ -1,0 +1,113 @@
+"""The command line, in front of Hydra's own handling of it.
+
+Every job is checked before torch is imported, and a mistake is answered in one line; the settings
+of a run named by `resume=` are put behind it; the help text lists the groups' options.
+"""
+
+import secrets
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.check import CONF, CommandError, check, require_checkpoint
+from engine.rundir import RunDirectory
+
+
+def command_line(config_name: str) -> None:
+    """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
+
+    Behind `resume=`, `sys.argv` is given the resumed run's own settings.
+    """
+    register_resolvers()
+    arguments = get_args_parser().parse_args()
+    if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
+        return
+    try:
+        overrides = with_resumed(arguments.overrides, multirun=arguments.multirun)
+        searched = [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for job in jobs([*overrides, *searched], multirun=arguments.multirun):
+                check(config_name, job)
+    except (CommandError, HydraException, OmegaConfBaseException) as error:
+        leave(error)
+    flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+    sys.argv[1:] = [*flags, *overrides]
+
+
+def leave(error: Exception) -> NoReturn:
+    """Say what is wrong in one line on standard error and exit with status 2."""
+    print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
+    """The overrides of each job: of a sweep, every combination of its values."""
+    parser = OverridesParser.create()
+    choices: list[list[Override]] = []
+    for override in parser.parse_overrides(list(overrides)):
+        if override.is_sweep_override() and not multirun:
+            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append(parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()]))
+        else:
+            choices.append([override])
+    return (list(job) for job in product(*choices))
+
+
+def with_resumed(overrides: Sequence[str], *, multirun: bool) -> list[str]:
+    """The overrides as they are or, behind `resume=`, those of the resumed run and then the ones given now."""
+    given = {key_of(override): override for override in overrides}
+    if given.get("resume", "resume=null") == "resume=null":
+        return list(overrides)
+    if multirun:
+        raise CommandError("resume= goes on with one run: leave -m out")
+    (parsed,) = OverridesParser.create().parse_overrides([given["resume"]])
+    run = RunDirectory(Path(str(parsed.value())).expanduser())
+    if not run.path.is_dir():
+        raise CommandError(f"resume={run}: no such directory")
+    if not (run.last.is_file() and run.overrides.is_file()):
+        raise CommandError(f"resume={run}: there is no checkpoint to go on from ({run.last} does not exist)")
+    require_checkpoint(run.last)
+    saved = [override for override in yaml.safe_load(run.overrides.read_text()) if key_of(override) not in given]
+    directory = str(run.path.resolve()).replace("'", r"\'")
+    return [*saved, *overrides, f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
+
+
+def key_of(override: str) -> str:
+    """The key or group that an override sets."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+    """The option chosen of each group by name; of regularization, which takes several, a list."""
+    single = ("model", "optimizer", "scheduler", "dataset")
+    return {group: hydra.runtime.choices[group] for group in single} | {"regularization": list(config.regularization)}
+
+
+def register_resolvers() -> None:
+    """What the files of conf/ may write as `${...}` beyond Hydra's own."""
+    OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("list_groups", list_groups, replace=True)
+
+
+def list_groups() -> str:
+    """Each group of conf/ with its options, a paragraph each, for the help text."""
+    paragraphs = []
+    for directory in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        options = ", ".join(sorted(file.stem for file in directory.glob("*.yaml")))
+        indent = f"  {directory.name:<16}"
+        paragraphs.append(textwrap.fill(options, width=110, initial_indent=indent, subsequent_indent=" " * len(indent)))
+    return "\n".join(paragraphs)

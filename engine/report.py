@@ -1,0 +1,105 @@
+"""What a run says of itself at its beginning and at its end."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from data.dataset import Splits
+from data.loader import EvalLoader
+from engine.build import Machine
+from engine.checkpoint import Checkpoints, read
+from engine.evaluate import Evaluation, evaluate
+from engine.logging import percent, say, write_json
+from engine.rundir import RunDirectory
+from engine.runtime import Precision, describe_device, git_revision, versions
+from engine.state import TrainState
+
+
+def facts(choices: dict[str, Any], seed: int, splits: Splits, model: nn.Module, machine: Machine) -> dict[str, Any]:
+    """What is known of a run before it begins, as plain data; `choices` are the options chosen of each group."""
+    return {
+        **choices,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": count_multiply_adds(model, splits.train.images.shape[1:]),
+        "train_images": len(splits.train),
+        "val_images": len(splits.val),
+        "test_images": len(splits.test),
+        "classes": len(splits.classes),
+        "seed": seed,
+        "device": describe_device(machine.device),
+        "precision": machine.precision.name,
+        "versions": versions(),
+        "git_revision": git_revision(),
+    }
+
+
+@torch.no_grad()
+def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
+    """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
+    parameter, training = next(model.parameters()), model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *image_shape, device=parameter.device))
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+def introduce(facts: dict[str, Any]) -> None:
+    """Say what is about to be trained, on what, and where."""
+    say(f"{facts['model']}: {facts['params']:,} parameters, {facts['multiply_adds'] / 1e6:,.1f} M multiply-adds")
+    say(
+        f"{facts['dataset']}: {facts['train_images']:,} images to train on, {facts['val_images']:,} to validate, "
+        f"{facts['test_images']:,} to test, {facts['classes']} classes"
+    )
+    say(f"{facts['device']}, {facts['precision']}, torch {facts['versions']['torch']}, seed {facts['seed']}")
+
+
+def final_test(
+    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision, last_epoch: int
+) -> dict[str, Any]:
+    """The test figures of the last epoch and of the best, the only time that the test images are looked at.
+
+    The result is that of the best epoch on the validation images, or without any that of the last.
+    """
+    last = chosen = evaluate(state.model, test, precision=precision)
+    epoch = last_epoch
+    if state.best_epoch:
+        best = read(checkpoints.files["best"])
+        state.model.load_state_dict(best["state"]["model"])
+        chosen, epoch = evaluate(state.model, test, precision=precision), state.best_epoch
+    return {
+        "chosen_epoch": epoch,
+        "test_loss": chosen.loss,
+        "test_accuracy": chosen.accuracy,
+        "test_top5_accuracy": chosen.top5_accuracy,
+        "test_accuracy_best": chosen.accuracy if state.best_epoch else None,
+        "test_accuracy_last": last.accuracy,
+    }
+
+
+def conclude(figures: dict[str, Any], run: RunDirectory) -> None:
+    """Say how it went, where the run is, and how to look at its curves."""
+    by_epoch = f"of epoch {figures['chosen_epoch']}"
+    if figures["test_accuracy_best"] is not None:
+        by_epoch += f", the best in validation; last epoch {percent(figures['test_accuracy_last'])}"
+    say(f"test accuracy {percent(figures['test_accuracy'])} ({by_epoch})")
+    say(f"run: {run}")
+    say(f"curves: tensorboard --logdir {run.root}")
+
+
+def evaluation(file: Path, figures: Evaluation, classes: Sequence[str]) -> None:
+    """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file."""
+    say(f"{file}: {figures.images:,} test images")
+    say(f"loss {figures.loss:.4f}, accuracy {percent(figures.accuracy)}, top-5 {percent(figures.top5_accuracy)}")
+    width = max(len(name) for name in classes)
+    for name, accuracy in zip(classes, figures.class_accuracy, strict=True):
+        say(f"  {name:<{width}}  {'no images' if accuracy is None else f'{percent(accuracy):>9}'}")
+    directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    content = asdict(figures) | {"class_accuracy": dict(zip(classes, figures.class_accuracy, strict=True))}
+    write_json(directory / "evaluation.json", {"checkpoint": str(file), **content})
+    say(f"written to {RunDirectory(directory)}/evaluation.json")

@@ -1,0 +1,31 @@
+"""Evaluate a trained network: python evaluate.py checkpoint=PATH; --help says more."""
+
+import hydra
+from omegaconf import DictConfig
+
+from engine.check import find_checkpoint
+from engine.command import command_line, leave
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """The figures of one checkpoint on the test images that its run was given."""
+    # These import torch, which takes seconds: only once the command is known to be good.
+    from engine import build, report
+    from engine.checkpoint import read
+    from engine.evaluate import evaluate
+
+    file = find_checkpoint(config.checkpoint)
+    try:
+        trained = build.trained(
+            read(file), device=config.device, eval_batch_size=config.eval_batch_size, root=config.root
+        )
+    except build.USER_ERRORS as error:
+        leave(error)
+    figures = evaluate(trained.model, trained.test, precision=trained.precision)
+    report.evaluation(file, figures, trained.classes)
+
+
+if __name__ == "__main__":
+    command_line("evaluate")
+    main()

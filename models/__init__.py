@@ -1,0 +1,6 @@
+"""Convolutional networks in the form in which their papers, or the field, use them on 32x32 images.
+
+One family a file. A network is a plain `torch.nn.Module` whose constructor takes `num_classes` and
+`in_channels` besides the numbers of its paper, and whose `forward` maps images `[B, C, H, W]` to
+logits `[B, K]`. The variants with names are the files of `conf/model/`.
+"""

@@ -1,0 +1,207 @@
+"""The few pieces that several families share to the letter."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+SMALLEST_INPUT = 32
+
+# Builds an attention module for maps of so many channels and, for a 32x32 image, so many pixels a side.
+Attention = Callable[[int, int], nn.Module]
+
+
+def require_size(images: Tensor, smallest: int = SMALLEST_INPUT) -> None:
+    """Refuse images that would vanish before the head: a ValueError that names the smallest size."""
+    height, width = images.shape[-2:]
+    if height < smallest or width < smallest:
+        raise ValueError(f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} are needed")
+
+
+class Head(nn.Module):
+    """Global average pooling, dropout, fully connected layer. [B, C, H, W] -> [B, K]."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.dropout(x.mean((2, 3))))
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution without bias, BN, ReLU. [B, C, H, W] -> [B, out_channels, H/s, W/s].
+
+    Padded so that only the stride changes the size, unless `padding` says otherwise.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        groups: int = 1,
+        eps: float = 1e-5,
+    ):
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        same = (height // 2, width // 2)
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                (height, width),
+                stride,
+                padding=same if padding is None else padding,
+                groups=groups,
+                bias=False,
+            ),
+            nn.BatchNorm2d(out_channels, eps=eps),
+            nn.ReLU(),
+        )
+
+
+def chain(in_channels: int, *units: tuple, eps: float = 1e-5) -> nn.Sequential:
+    """ConvUnits in a row, each as (width, kernel) or (width, kernel, stride); those of stride 2 are unpadded."""
+    modules = nn.Sequential()
+    for width, kernel, *stride in units:
+        padding = 0 if stride and stride[0] > 1 else None
+        modules.append(ConvUnit(in_channels, width, kernel, *stride, padding=padding, eps=eps))
+        in_channels = width
+    return modules
+
+
+class Concatenation(nn.Module):
+    """Branches side by side: each sees the same input, and their outputs are put behind each other by channel."""
+
+    def __init__(self, *branches: nn.Module):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def attended(attention: Attention | None, size: int, *modules: tuple[nn.Module, int]) -> nn.Sequential:
+    """Modules in a row, each given with the channels that it yields and, if there is attention, followed by it."""
+    row = nn.Sequential()
+    for module, channels in modules:
+        row.append(module)
+        if attention:
+            row.append(attention(channels, size))
+    return row
+
+
+class Checkpointed(nn.Sequential):
+    """Modules in a row, which with `enabled` keep only their inputs for the backward pass and compute the rest again.
+
+    Chen et al. 2016, arXiv 1604.06174. The result is the same bit by bit: dropout repeats its draws,
+    and batch normalisation counts each batch once.
+    """
+
+    def __init__(self, *modules: nn.Module, enabled: bool):
+        super().__init__(*modules)
+        self.enabled = enabled
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.enabled and self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        for module in self:
+            contexts = partial(_keep_statistics_on_repetition, module)
+            x = checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+        return x
+
+
+def _keep_statistics_on_repetition(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """The contexts of a checkpointed module's two passes; in the second, running statistics stay as they are."""
+
+    @contextmanager
+    def still() -> Iterator[None]:
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, (momentum, count) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
+
+    return nullcontext(), still()
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): in training, an image loses the whole branch.
+
+    Each image is drawn for itself, and what is left is scaled up, so that nothing changes at test
+    time; the paper draws once a batch and scales down at test time. [B, C, H, W] -> [B, C, H, W].
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.rate):
+            return x
+        keep = torch.empty(len(x), 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
+        return x * keep.div_(1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a residual block stands: its stage, its stride, the side of its output for a 32x32 image, its drop rate."""
+
+    stage: int
+    is_first: bool
+    stride: int
+    size: int
+    drop_path: float
+
+
+def places(depths: Sequence[int], *, drop_path: float = 0.0) -> Iterator[Place]:
+    """The places of `depths` blocks a stage: each stage but the first halves the image with its first block.
+
+    The rate of stochastic depth grows in a straight line to `drop_path` at the last block (Huang et
+    al. 2016, sec. 3).
+    """
+    number = 0
+    for stage, depth in enumerate(depths):
+        for position in range(depth):
+            number += 1
+            stride = 2 if stage > 0 and position == 0 else 1
+            yield Place(stage, position == 0, stride, 32 // 2**stage, drop_path * (number / sum(depths)))
+
+
+def branch_end(channels: int, place: Place, attention: Attention | None) -> list[nn.Module]:
+    """What may close a residual branch: attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), stochastic depth."""
+    modules = [attention(channels, place.size)] if attention else []
+    return [*modules, DropPath(place.drop_path)] if place.drop_path else modules
+
+
+def initialize_he(network: nn.Module) -> None:
+    """Initialisation of He et al. 2015 (arXiv 1502.01852, sec. 2.2) in its fan-out form.
+
+    Convolutions: normal with std sqrt(2 / (k*k*out_channels)), biases 0. Batch normalisation: scale
+    1, shift 0. The last layer (`Head`): normal with std 0.01 (Goyal et al. 2017, arXiv 1706.02677,
+    sec. 5.1), so that training begins with a loss of ln K. Other fully connected layers keep
+    PyTorch's weights. All biases start at 0.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Head):
+            nn.init.normal_(module.linear.weight, std=0.01)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)

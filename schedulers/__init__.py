@@ -1,0 +1,10 @@
+"""Learning-rate schedules: pure functions of how far the training has come.
+
+A schedule is built with `start` and `end`, the epochs between which it runs (a warm-up may stand in
+front of `start`), and maps a fractional epoch to a factor between 0 and 1 on the optimizer's
+learning rate. It is evaluated at every optimizer step and keeps no state, so that there is nothing
+to save. No torch here: a schedule is drawn, tested and checked in milliseconds.
+
+Wherever a schedule names a moment, a number below 1 is a share of the whole run and a number from
+1 on is an epoch.
+"""
