@@ -1,0 +1,66 @@
+"""Print the zoo: python -m models [--markdown]. What it says stands in the heads of the files of conf/model/."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
+HEAD = re.compile(
+    r"# (?P<title>.+?)\. (?P<authors>.+), (?P<year>\d{4}), (?P<place>.+)\.\n"
+    r"# 10 classes: (?P<parameters>[\d,]+) parameters, (?P<multiply_adds>[\d,]+) multiply-adds; 100: .+\.\n"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network: its name, what it is, its counts at 10 classes and 32x32 pixels, and its paper."""
+
+    name: str
+    title: str
+    parameters: int
+    multiply_adds: int
+    authors: str
+    year: int
+    place: str
+
+
+def entries() -> Iterator[Entry]:
+    """Every network of conf/model/, older papers first, and within a paper the smaller networks."""
+    found = []
+    for file in CONF.glob("*.yaml"):
+        head = HEAD.match(file.read_text())
+        if head is None:
+            raise SystemExit(f"{file} does not begin with its paper and its counts")
+        values = head.groupdict()
+        for name in ("parameters", "multiply_adds", "year"):
+            values[name] = int(values[name].replace(",", ""))
+        found.append(Entry(file.stem, **values))
+    yield from sorted(found, key=lambda entry: (entry.year, entry.authors, entry.parameters))
+
+
+def as_text() -> str:
+    """The zoo as a table for the terminal."""
+    lines = [f"{'name':<24}{'parameters':>12}{'multiply-adds':>16}  {'year':<6}paper"]
+    for entry in entries():
+        counts = f"{entry.parameters:>12,}{entry.multiply_adds:>16,}"
+        lines.append(f"{entry.name:<24}{counts}  {entry.year:<6}{entry.authors}, {entry.place}")
+    return "\n".join(lines)
+
+
+def as_markdown() -> str:
+    """The zoo as the table of the README."""
+    lines = ["| `model=` | network | parameters | multiply-adds | paper |", "| --- | --- | ---: | ---: | --- |"]
+    for entry in entries():
+        lines.append(
+            f"| `{entry.name}` | {entry.title} | {entry.parameters:,} | {entry.multiply_adds:,} "
+            f"| {entry.authors}, {entry.year}, {entry.place} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m models", description="Print every network of the zoo.")
+    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    print(as_markdown() if parser.parse_args().markdown else as_text())

@@ -1,0 +1,108 @@
+"""AlexNet, in the form that the field uses on CIFAR and in that of its paper.
+
+Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+NeurIPS 2012; the widths of `AlexNet` are those of the same authors' one-tower network (Krizhevsky
+2014, arXiv 1404.5997).
+"""
+
+from torch import Tensor, nn
+
+from models.layers import require_size
+
+
+class AlexNet(nn.Module):
+    """The accepted CIFAR form: five convolutions and one fully connected layer, all with biases, no normalisation.
+
+    | layer                                          | output for a 32x32 image |
+    | ---------------------------------------------- | ------------------------ |
+    | stages[0]: 11x11 stride 4, ReLU, max pool 2    | [B, 64, 4, 4]            |
+    | stages[1]: 5x5, ReLU, max pool 2               | [B, 192, 2, 2]           |
+    | stages[2]: 3x3 three times, ReLU, max pool 2   | [B, 256, 1, 1]           |
+    | head                                           | [B, K]                   |
+
+    `dropout` falls before the last layer. Initialised as PyTorch does.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0):
+        super().__init__()
+        self.stages = nn.Sequential(
+            nn.Sequential(nn.Conv2d(in_channels, 64, 11, 4, padding=5), nn.ReLU(), nn.MaxPool2d(2)),
+            nn.Sequential(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            nn.Sequential(
+                nn.Conv2d(192, 384, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(384, 256, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(256, 256, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ),
+        )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(256, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        require_size(images)
+        return self.head(self.stages(images).mean((2, 3)))
+
+
+class AlexNet2012(nn.Module):
+    """The eight layers of the paper on 32x32 images: local response normalisation, overlapping pooling, two towers.
+
+    | layer                                              | output for a 32x32 image |
+    | -------------------------------------------------- | ------------------------ |
+    | stages[0]: 3x3, ReLU, LRN, max pool 3 stride 2     | [B, 96, 15, 15]          |
+    | stages[1]: 5x5 in 2 groups, ReLU, LRN, max pool    | [B, 256, 7, 7]           |
+    | stages[2]: 3x3 three times, ReLU, max pool         | [B, 256, 3, 3]           |
+    | head: 4096, 4096, num_classes                      | [B, K]                   |
+
+    The 11x11 convolution of stride 4 gives way to a 3x3 of stride 1: on a 32x32 image it would
+    leave nothing to pool. Widths, groups (the two towers' separate connections), poolings and
+    normalisation are the paper's (sec. 3). `dropout` stands before the first two fully connected
+    layers (sec. 4.2), where the paper has 0.5. Larger images are averaged to 3x3 before the head.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0):
+        super().__init__()
+
+        def normalize() -> nn.LocalResponseNorm:
+            # Sec. 3.3 with k=2, n=5, alpha=1e-4, beta=0.75; PyTorch divides alpha by n.
+            return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+        self.stages = nn.Sequential(
+            nn.Sequential(nn.Conv2d(in_channels, 96, 3, padding=1), nn.ReLU(), normalize(), nn.MaxPool2d(3, 2)),
+            nn.Sequential(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), normalize(), nn.MaxPool2d(3, 2)),
+            nn.Sequential(
+                nn.Conv2d(256, 384, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(384, 384, 3, padding=1, groups=2),
+                nn.ReLU(),
+                nn.Conv2d(384, 256, 3, padding=1, groups=2),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2),
+            ),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(3)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(256 * 3 * 3, 4096),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Linear(4096, num_classes),
+        )
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Sec. 5: weights N(0, 0.01); biases 1 in convolutions 2, 4 and 5 and the hidden layers, else 0."""
+        convolutions = [module for module in self.stages.modules() if isinstance(module, nn.Conv2d)]
+        linears = [module for module in self.head if isinstance(module, nn.Linear)]
+        with_one = [convolutions[1], convolutions[3], convolutions[4], *linears[:-1]]
+        for module in [*convolutions, *linears]:
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.constant_(module.bias, 1.0 if module in with_one else 0.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        require_size(images)
+        return self.head(self.pool(self.stages(images)))

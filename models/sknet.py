@@ -1,0 +1,158 @@
+"""Selective kernel networks: each unit weighs two kernel sizes against each other, channel by channel.
+
+Li, Wang, Hu and Yang, "Selective Kernel Networks", CVPR 2019, arXiv 1903.06586.
+
+SKNet-26 and 50 are those of table 1 behind one 3x3 convolution in place of the 7x7 and max pooling;
+the 5x5 of the second branch is a 3x3 with dilation 2, as in the paper. SKNet-29 is that of sec. 4.2
+for CIFAR, built on ResNeXt-29 16x32d; only kernels 1 and 3 give the 27.7 M parameters of table 6.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import ConvUnit, Head, Place, branch_end, initialize_he, places, require_size
+
+
+class SelectiveKernel(nn.Module):
+    """Split into two kernels, fuse, select (fig. 1). [B, C, H, W] -> [B, channels, H/s, W/s].
+
+    The branches have the given `kernels` and `dilations`. Their maps are summed and averaged over all places; a
+    layer of max(channels / r, L) with BN and ReLU and one of twice the channels, both without bias,
+    give each channel a softmax over the two, by which their maps are weighed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        kernels: Sequence[int],
+        dilations: Sequence[int],
+        groups: int,
+        reduction: int,
+        smallest: int,
+    ):
+        super().__init__()
+        self.branches = nn.ModuleList()
+        for kernel, dilation in zip(kernels, dilations, strict=True):
+            padding = kernel // 2 * dilation
+            convolution = nn.Conv2d(
+                in_channels, channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
+            )
+            self.branches.append(nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU()))
+        hidden = max(channels // reduction, smallest)
+        self.fuse = nn.Sequential(nn.Linear(channels, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU())
+        self.select = nn.Linear(hidden, len(kernels) * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.stack([branch(x) for branch in self.branches], dim=1)  # [B, branches, C, H, W]
+        scores = self.select(self.fuse(maps.sum(1).mean((2, 3))))
+        weights = scores.unflatten(1, (len(self.branches), -1)).softmax(1)  # [B, branches, C]
+        return (maps * weights[..., None, None]).sum(1)
+
+
+class SKBlock(nn.Module):
+    """1x1 reduce, selective kernel, 1x1 expand, with BN; plus shortcut; ReLU. [B, C, H, W] -> [B, C', H/s, W/s]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner_channels: int,
+        out_channels: int,
+        place: Place,
+        *,
+        kernels: Sequence[int],
+        dilations: Sequence[int],
+        groups: int,
+        reduction: int,
+        smallest: int,
+    ):
+        super().__init__()
+        self.residual = nn.Sequential(
+            ConvUnit(in_channels, inner_channels, 1),
+            SelectiveKernel(
+                inner_channels,
+                inner_channels,
+                place.stride,
+                kernels=kernels,
+                dilations=dilations,
+                groups=groups,
+                reduction=reduction,
+                smallest=smallest,
+            ),
+            nn.Conv2d(inner_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            *branch_end(out_channels, place, None),
+        )
+        self.shortcut = nn.Identity()
+        if place.stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.residual(x))
+
+
+class SKNet(nn.Module):
+    """A selective kernel network for small images; `depths` has one entry a stage.
+
+    | layer       | SKNet-50                | SKNet-29                |
+    | ----------- | ----------------------- | ----------------------- |
+    | stem        | [B, 64, 32, 32]         | [B, 64, 32, 32]         |
+    | stages[0]   | [B, 256, 32, 32]        | [B, 256, 32, 32]        |
+    | stages[1]   | [B, 512, 16, 16]        | [B, 512, 16, 16]        |
+    | stages[2]   | [B, 1024, 8, 8]         | [B, 1024, 8, 8]         |
+    | stages[3]   | [B, 2048, 4, 4]         |                         |
+    | head        | [B, K]                  | [B, K]                  |
+
+    `width` is the inner width of the first stage, `groups` the paper's G, `reduction` its r and
+    `smallest` its L; `kernels` and `dilations` have one entry a branch. `dropout` falls before the last
+    layer: the paper uses none.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int = 3,
+        width: int,
+        depths: Sequence[int],
+        kernels: Sequence[int],
+        dilations: Sequence[int],
+        groups: int,
+        reduction: int,
+        smallest: int,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        channels = 64
+        self.stem = ConvUnit(in_channels, channels, 3)
+        self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
+        for place in places(depths, drop_path=drop_path):
+            inner_channels, out_channels = width * 2**place.stage, 256 * 2**place.stage
+            self.stages[place.stage].append(
+                SKBlock(
+                    channels,
+                    inner_channels,
+                    out_channels,
+                    place,
+                    kernels=kernels,
+                    dilations=dilations,
+                    groups=groups,
+                    reduction=reduction,
+                    smallest=smallest,
+                )
+            )
+            channels = out_channels
+        self.head = Head(channels, num_classes, dropout=dropout)
+        initialize_he(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        require_size(images)
+        return self.head(self.stages(self.stem(images)))
