@@ -1,0 +1,81 @@
+"""The house keeps its shape: who imports whom, and how large the entry points may grow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("models", "data", "schedulers", "engine")
+SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            modules.add(node.module)
+    return modules
+
+
+def top(module: str) -> str:
+    """The package that a module belongs to."""
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", ["models", "data", "schedulers"])
+def test_siblings_import_neither_each_other_nor_upwards(package):
+    forbidden = {"models", "data", "schedulers", "engine", "train", "evaluate", "hydra", "omegaconf"} - {package}
+    for file in (ROOT / package).rglob("*.py"):
+        assert not {top(module) for module in imported(file)} & forbidden, file
+
+
+def test_only_the_edge_knows_hydra():
+    edge = {"build.py", "check.py", "command.py"}
+    for file in (ROOT / "engine").rglob("*.py"):
+        if file.name not in edge:
+            assert not {top(module) for module in imported(file)} & {"hydra", "omegaconf"}, file
+
+
+def test_what_checks_the_command_line_never_reaches_torch():
+    """The answer to a mistake must not wait for torch's import."""
+    reached, pending = set(), [ROOT / "engine" / "command.py", ROOT / "schedulers" / "__init__.py"]
+    pending += list((ROOT / "schedulers").glob("*.py"))
+    while pending:
+        file = pending.pop()
+        if file in reached:
+            continue
+        reached.add(file)
+        for module in imported(file):
+            assert top(module) not in {"torch", "torchvision", "tensorboard", "numpy"}, file
+            source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            if source.is_file():
+                pending.append(source)
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+def test_entry_points_stay_small(program):
+    assert len((ROOT / program).read_text().splitlines()) <= 80
+
+
+def test_configuration_stops_at_the_edge():
+    for file in SOURCES:
+        if file.name not in {"build.py", "check.py", "command.py"}:
+            assert "cfg" not in file.read_text(), file
+
+
+def test_files_are_named_by_what_they_do():
+    assert not {file.stem for file in SOURCES} & {"utils", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_module_and_public_definition_says_what_it_is(file):
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree), file
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{file}: {node.name}"

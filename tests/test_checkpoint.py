@@ -1,0 +1,75 @@
+"""Checkpoints are whole, describe themselves, and run no code."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import CheckpointError, read, require_same_settings, write
+
+
+def test_what_is_written_is_read(tmp_path):
+    write(tmp_path / "a" / "last.pt", {"tensor": torch.arange(3), "config": {"a": [1, None, "x"]}})
+    content = read(tmp_path / "a" / "last.pt")
+    assert content["tensor"].tolist() == [0, 1, 2]
+    assert content["config"] == {"a": [1, None, "x"]}
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["last.pt"]
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    file = tmp_path / "last.pt"
+    write(file, {"step": 1})
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(file, {"step": 2})
+    assert read(file)["step"] == 1
+
+
+class Bomb:
+    """Runs a command when it is unpickled by an unpickler that lets it."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "bomb": Bomb()}, "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt is not a checkpoint"):
+        read(Path("last.pt"))
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"format": 1}), b"PK\x03\x04 rubbish"])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt is not a checkpoint") as caught:
+        read(tmp_path / "last.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bare_state_dict_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this program"):
+        read(tmp_path / "last.pt")
+
+
+def test_another_format_is_named(tmp_path):
+    torch.save({"format": 99}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 1"):
+        read(tmp_path / "last.pt")
+
+
+def test_changed_settings_are_named():
+    before = {"trainer": {"batch_size": 128, "device": "cpu"}, "seed": 0}
+    require_same_settings(before, {"trainer": {"batch_size": 128, "device": "cuda"}, "seed": 0})
+    with pytest.raises(CheckpointError, match=r"trainer\.batch_size was 128 .* and is 64 now"):
+        require_same_settings(before, {"trainer": {"batch_size": 64, "device": "cpu"}, "seed": 0})
+    with pytest.raises(CheckpointError, match=r"seed was 0 .* and is None now"):
+        require_same_settings(before, {"trainer": {"batch_size": 128, "device": "cpu"}})

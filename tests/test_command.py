@@ -1,0 +1,170 @@
+"""The command line: a mistake is answered in one line, at once, and leaves nothing behind."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from engine import command as command_module
+from engine.check import did_you_mean
+
+MISTAKES = {
+    "model=resnet21": "model=resnet21: no such option, did you mean resnet20",
+    "model=": "model=: no such option",
+    "regularization=[dropot]": "regularization=dropot: no such option, did you mean dropout?",
+    "trainer.max_epoch=3": "trainer.max_epoch: no such key, did you mean trainer.max_epochs?",
+    "batch_size=64": "batch_size: no such key, did you mean trainer.batch_size?",
+    "dropout=0.3": "dropout: no such key, did you mean regularization=[dropout]?",
+    "+trainer.max_epoch=3": "trainer.max_epoch: no such key",
+    "trainer.batch_size=-1": "trainer.batch_size=-1: must be a whole number >= 1",
+    "trainer.batch_size=1.5": "trainer.batch_size=1.5: must be a whole number >= 1",
+    "trainer.batch_size=null": "trainer.batch_size=null: must be a whole number >= 1",
+    "trainer.device=gpu": "trainer.device=gpu: must be auto or cuda or mps or cpu",
+    "trainer=3": "trainer=3: trainer has keys of its own",
+    "optimizer.lr=fast": "optimizer.lr=fast: must be a number > 0",
+    "optimizer.lr=nan": "optimizer.lr=nan: must be a number > 0",
+    "optimizer.lr=": "optimizer.lr=: must be a number > 0",
+    "optimizer.nesterov=1": "optimizer.nesterov=1: must be true or false",
+    "optimizer.weight_decay=0.1": "this follows regularization.weight_decay.rate, set that",
+    "seed=-1": "seed=-1: must be a whole number >= 0",
+    "dataset.val_size=1.5": "dataset.val_size=1.5: must be a whole number >= 0 or a number > 0, < 1",
+    "dataset=folder": "dataset.root must be given: the folder that holds train/ and test/",
+    "dataset=folder dataset.root=/no/such/place": "dataset.root=/no/such/place: no such directory",
+    "dataset=shapes dataset.classes=11": "dataset.classes=11: must be 10 or 100",
+    "model.depths=[3,0,3]": "model.depths=[3,0,3]: must be a list, each member a whole number >= 1",
+    "scheduler.warmup_epochs=200": "scheduler.warmup_epochs=200: not shorter than trainer.max_epochs=200",
+    "scheduler.milestones=[150,100]": "scheduler=step: milestones [150, 100] do not ascend",
+    "scheduler.milestones=[300]": "scheduler=step: milestone 300 lies behind the last epoch, 200",
+    "trainer.micro_batches=200": "trainer.micro_batches=200: more parts than trainer.batch_size=128",
+    "model=lenet5,resnet20": "model=lenet5,resnet20: several values make a sweep, which wants -m",
+    "-m model=lenet5,resnet21": "model=resnet21: no such option",
+    "-m seed=0,1 resume=outputs": "resume= goes on with one run",
+    "~model": "~model: a run cannot be without",
+    "a=b=c": "a",
+    "model=vgg16 regularization=[drop_path]": "model=vgg16 has no place for regularization=drop_path",
+    "resume=nowhere": "resume=nowhere: no such directory",
+    "resume=.": "resume=.: there is no checkpoint to go on from",
+}
+EVALUATE_MISTAKES = {
+    "": "checkpoint must be given",
+    "checkpoint=nowhere": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
+    "checkpoint=.": "checkpoint=.: there is no checkpoint",
+    "checkpoint=text.pt": "text.pt is not a checkpoint",
+    "chekpoint=x": "chekpoint: no such key, did you mean checkpoint?",
+}
+
+
+def answer(program: str, arguments: str, monkeypatch, capsys) -> str:
+    """What the program says to these arguments before it would import torch; its exit status must be 2."""
+    monkeypatch.setattr(sys, "argv", [program, *arguments.split()])
+    with pytest.raises(SystemExit) as exit_:
+        command_module.command_line({"train.py": "config", "evaluate.py": "evaluate"}[program])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(rf"{program}: .+\n", said.err), said.err
+    return said.err
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_train_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert MISTAKES[arguments] in answer("train.py", arguments, monkeypatch, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", EVALUATE_MISTAKES)
+def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("train.py", "model=resnet21"),
+        ("train.py", "optimizer.lr=fast"),
+        ("train.py", "resume=."),
+        ("evaluate.py", "checkpoint=text.pt"),
+    ],
+)
+def test_the_answer_comes_at_once_and_leaves_nothing(program, arguments, tmp_path):
+    """As a real command; the fastest of three, since the machine may be busy."""
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        ended = subprocess.run(
+            [sys.executable, ROOT / program, *arguments.split()], cwd=tmp_path, capture_output=True, text=True
+        )
+        seconds.append(time.perf_counter() - begun)
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+    assert min(seconds) < 1
+    assert [path.name for path in tmp_path.iterdir()] == ["text.pt"]
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+def test_help(program, command):
+    ended = command(program, "--help")
+    assert ended.returncode == 0
+    assert f"python {program}" in ended.stdout
+    if program == "train.py":
+        for directory in (ROOT / "conf").iterdir():
+            for option in directory.glob("*.yaml") if directory.is_dir() else []:
+                assert re.search(rf"\b{option.stem}\b", ended.stdout), option
+        assert ended.stdout.count("  python train.py") == 5
+
+
+def test_the_composed_configuration_is_shown(command):
+    ended = command("train.py", "model=resnext29", "--cfg", "job", "--resolve")
+    assert ended.returncode == 0
+    assert "cardinality: 8" in ended.stdout
+    assert "weight_decay: 0.0001" in ended.stdout
+
+
+def test_two_runs_that_start_in_the_same_second_have_two_directories():
+    from omegaconf import OmegaConf
+
+    names = {OmegaConf.create({"x": "${run_suffix:}"}).x for _ in range(20)}
+    assert len(names) > 15
+    config = OmegaConf.create({"a": "${run_suffix:}", "b": "${run_suffix:}"})
+    assert config.a == config.a == config.b
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path, monkeypatch):
+    run = tmp_path / "it's a run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("- model=lenet5\n- seed=3\n- trainer.device=cpu\n")
+    (run / "checkpoints").mkdir()
+    torch.save({}, run / "checkpoints" / "last.pt")
+    given = f"resume='{str(run).replace(chr(39), chr(92) + chr(39))}'"
+    monkeypatch.setattr(sys, "argv", ["train.py", given, "seed=4"])
+    command_module.command_line("config")
+    assert sys.argv[1:4] == ["model=lenet5", "trainer.device=cpu", given]
+    assert sys.argv[4] == "seed=4"
+    assert "hydra.output_subdir=null" in sys.argv
+    from conftest import composed
+
+    config = composed(*sys.argv[1:], hydra=True)
+    assert Path(config.hydra.run.dir) == run
+    assert Path(config.resume) == run
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        ("resnet21", ["resnet18", "resnet20", "resnet32", "lenet5"], ", did you mean resnet20 or"),
+        ("cosin", ["cosine", "step"], ", did you mean cosine?"),
+        ("xyz", ["cosine", "step"], ""),
+    ],
+)
+def test_did_you_mean(word, known, expected):
+    assert did_you_mean(word, known).startswith(expected)
+    assert bool(did_you_mean(word, known)) == bool(expected)

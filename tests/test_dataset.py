@@ -1,0 +1,157 @@
+"""Where images come from, and how they are divided."""
+
+import pytest
+import torch
+from PIL import Image
+
+from data.dataset import DataError, Dataset, Images, channel_statistics, split
+from data.folder import folder
+from data.shapes import OUTLINES, TEXTURES, shapes
+
+
+def labelled(labels: torch.Tensor) -> Images:
+    """Images of one pixel that hold their own number."""
+    return Images(torch.arange(len(labels)).to(torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+def dataset(train: int = 200, test: int = 50, classes: int = 5) -> Dataset:
+    """A data set with unequal classes: class 0 has about half of the images."""
+    generator = torch.Generator().manual_seed(0)
+
+    def labels(count: int) -> torch.Tensor:
+        return torch.randint(0, 2 * classes, (count,), generator=generator).sub(classes).clamp(min=0)
+
+    names = [str(number) for number in range(classes)]
+    return Dataset(labelled(labels(train)), labelled(labels(test)), names, mean=[0.5], std=[0.2])
+
+
+@pytest.mark.parametrize(("val_size", "expected"), [(40, 40), (0.25, 50), (0, 0), (0.001, 0)])
+def test_validation_images_are_held_out_of_training(val_size, expected):
+    splits = split(dataset(), val_size=val_size)
+    assert len(splits.val) == expected
+    numbers = torch.cat([splits.train.images, splits.val.images]).flatten().tolist()
+    assert sorted(numbers) == list(range(200))
+    assert torch.equal(splits.test.images, dataset().test.images)
+
+
+def test_each_class_keeps_its_share():
+    data = dataset()
+    shares = data.train.labels.bincount() / 200
+    for size in (20, 40, 100):
+        counts = split(data, val_size=size).val.labels.bincount(minlength=5)
+        assert (counts - shares * size).abs().max() <= 1
+
+
+def test_classes_of_equal_size_are_divided_equally():
+    data = Dataset(labelled(torch.arange(200) % 10), labelled(torch.arange(10)), list("abcdefghij"), [0.5], [0.2])
+    assert split(data, val_size=50).val.labels.bincount().tolist() == [5] * 10
+
+
+def test_the_division_follows_from_the_seed():
+    first, same, other = (split(dataset(), val_size=40, seed=seed).val.images for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first.sort(0).values, other.sort(0).values)
+
+
+def test_limits_take_of_each_class_and_leave_the_validation_images_as_they_are():
+    whole, limited = split(dataset(), val_size=40), split(dataset(), val_size=40, train_limit=20, test_limit=10)
+    assert (len(limited.train), len(limited.test)) == (20, 10)
+    assert torch.equal(whole.val.images, limited.val.images)
+    assert set(limited.train.labels.tolist()) == set(range(5))
+
+
+def test_too_many_validation_images_are_refused():
+    with pytest.raises(DataError, match="val_size=199 leaves too few of the 200 training images for 5 classes"):
+        split(dataset(), val_size=199)
+
+
+def test_statistics_are_those_of_the_training_images_alone():
+    data = dataset()
+    splits = split(Dataset(data.train, data.test, data.classes), val_size=100)
+    pixels = splits.train.images.double() / 255
+    assert splits.mean == pytest.approx([pixels.mean().item()])
+    assert splits.std == pytest.approx([pixels.std(correction=0).item()])
+
+
+def test_channel_statistics_are_exact():
+    images = torch.randint(0, 256, (100, 3, 5, 7), dtype=torch.uint8)
+    mean, std = channel_statistics(images, chunk=32)
+    expected = images.double() / 255
+    assert mean == pytest.approx(expected.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert std == pytest.approx(expected.std((0, 2, 3), correction=0).tolist(), rel=1e-9)
+
+
+# Generated shapes
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_shapes_are_balanced_and_follow_from_the_seed(classes):
+    options = {"classes": classes, "train_size": 200, "test_size": 100, "image_size": 32, "clutter": 1.0}
+    first, same, other = (shapes(**options, seed=seed) for seed in (0, 0, 1))
+    assert len(first.classes) == len(set(first.classes)) == classes
+    assert first.train.images.shape == (200, 3, 32, 32)
+    assert first.train.images.dtype == torch.uint8
+    assert first.train.labels.bincount().tolist() == [200 // classes] * classes
+    assert torch.equal(first.train.images, same.train.images)
+    assert not torch.equal(first.train.images, other.train.images)
+    assert not torch.equal(first.train.images[:100], first.test.images)
+    assert (len(OUTLINES), len(TEXTURES)) == (10, 10)
+
+
+# A folder of images
+
+
+def write(path, color=(200, 100, 50), size=(32, 32), mode="RGB"):
+    """An image file of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).convert(mode).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes, one of them with a name in another alphabet, images of several sizes and modes."""
+    for split_name in ("train", "test"):
+        write(tmp_path / split_name / "猫 cat" / "a.png")
+        write(tmp_path / split_name / "猫 cat" / "b.JPG", size=(64, 48))
+        write(tmp_path / split_name / "dog" / "a.jpeg", size=(10, 90))
+        write(tmp_path / split_name / "dog" / "b.png", mode="L")
+        write(tmp_path / split_name / "dog" / "c.png", mode="RGBA")
+        (tmp_path / split_name / "dog" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def load(path, image_size=32):
+    """The folder as the program reads it."""
+    return folder(root=str(path), image_size=image_size, mean=None, std=None)
+
+
+def test_folder_reads_all_sizes_and_modes(photos):
+    data = load(photos)
+    assert data.classes == ["dog", "猫 cat"]
+    assert data.train.images.shape == (5, 3, 32, 32)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert data.train.images[3, :, 0, 0].tolist() == [200, 100, 50]
+    assert load(photos, image_size=48).test.images.shape == (5, 3, 48, 48)
+
+
+def test_folder_without_train(tmp_path):
+    with pytest.raises(DataError, match="train is not a directory"):
+        load(tmp_path)
+
+
+def test_folder_with_a_class_that_is_only_in_test(photos):
+    write(photos / "test" / "bird" / "a.png")
+    with pytest.raises(DataError, match=r"test/bird is a class that .*train lacks"):
+        load(photos)
+
+
+def test_folder_with_an_empty_class(photos):
+    (photos / "train" / "empty").mkdir()
+    with pytest.raises(DataError, match=r"train/empty holds no png or jpg image"):
+        load(photos)
+
+
+def test_folder_with_a_broken_image(photos):
+    (photos / "train" / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    with pytest.raises(DataError, match=r"dog/broken\.png cannot be read as an image"):
+        load(photos)

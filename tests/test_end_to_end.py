@@ -1,0 +1,234 @@
+"""The real commands, as a user types them, from an empty directory."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def only(paths) -> Path:
+    """The one path there is."""
+    (path,) = paths
+    return path
+
+
+def test_train_then_evaluate(command, tmp_path):
+    trained = command("train.py", *SMALL, "trainer.max_epochs=3", "scheduler=cosine")
+    assert trained.returncode == 0, trained.stderr
+    run = only((tmp_path / "outputs").glob("*/*"))
+    assert re.fullmatch(r"\d\d-\d\d-\d\d-[0-9a-f]{4}", run.name)
+
+    # What the console says.
+    assert "lenet5: 62,006 parameters, 0.7 M multiply-adds" in trained.stdout
+    assert "shapes: 90 images to train on, 10 to validate, 100 to test, 10 classes" in trained.stdout
+    assert re.search(r"cpu, \d+ threads, \w+, torch ", trained.stdout)
+    assert re.search(
+        r"epoch 3/3: train loss \d\.\d+ accuracy .* %, val loss .*, [\d,]+ images/s, 0:00 left", trained.stdout
+    )
+    assert f"run: {run.relative_to(tmp_path)}" in trained.stdout
+    assert "curves: tensorboard --logdir outputs" in trained.stdout
+    assert trained.stderr == "", "without a terminal there is no progress bar"
+
+    # What the run leaves.
+    assert {path.name for path in run.iterdir()} == {
+        ".hydra",
+        "checkpoints",
+        "metrics.jsonl",
+        "result.json",
+        "tensorboard",
+    }
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.pt", "last.pt"}
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in metrics] == [1, 2, 3]
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["params"] == 62_006
+    assert (result["model"], result["scheduler"], result["regularization"]) == ("lenet5", "cosine", ["weight_decay"])
+    best = max(metrics, key=lambda record: record["val_accuracy"])
+    assert result["chosen_epoch"] == best["epoch"]
+    assert result["val_accuracy"] == best["val_accuracy"]
+    assert result["test_accuracy"] == result["test_accuracy_best"]
+    for name in ("seconds", "images_per_second", "train_loss", "val_loss", "test_loss", "test_accuracy_last"):
+        assert result[name] >= 0, name
+    assert {"python", "torch", "hydra-core"} <= result["versions"].keys()
+    assert (result["seed"], result["epochs"]) == (0, 3)
+
+    # What TensorBoard finds: one run, with its curves, its picture and its hyper-parameters.
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning rate"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("loss/val")] == [1, 2, 3]
+    assert events.Tags()["images"] == ["first augmented batch"]
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= events.summary_metadata.keys()
+    assert only(run.rglob("events.out.*"))
+
+    # What evaluation says of it.
+    for argument in (run, run / "checkpoints" / "best.pt"):
+        evaluated = command("evaluate.py", f"checkpoint={argument}")
+        assert evaluated.returncode == 0, evaluated.stderr
+        figures = json.loads((run / "evaluation.json").read_text())
+        assert figures["loss"] == result["test_loss"]
+        assert figures["accuracy"] == result["test_accuracy"]
+        assert figures["top5_accuracy"] == result["test_top5_accuracy"]
+        assert set(figures["class_accuracy"]) >= {"disk", "triangle", "flower"}
+    command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}")
+    assert json.loads((run / "evaluation.json").read_text())["accuracy"] == result["test_accuracy_last"]
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
+
+
+def test_without_validation_images_the_last_epoch_is_the_result(train):
+    run = train("dataset.val_size=0")
+    assert not run.directory.best.exists()
+    assert run.result["test_accuracy"] == run.result["test_accuracy_last"]
+    assert run.result["test_accuracy_best"] is None
+    assert run.result["chosen_epoch"] == 2
+    assert "val_loss" not in run.metrics[0]
+
+
+def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
+    ended = command("train.py", "-m", *SMALL, "trainer.max_epochs=1", "scheduler=step,cosine", "seed=0,1")
+    assert ended.returncode == 0, ended.stderr
+    runs = sorted((tmp_path / "multirun").glob("*/*/[0-9]*"))
+    results = [json.loads((run / "result.json").read_text()) for run in runs]
+    assert [(result["scheduler"], result["seed"]) for result in results] == [
+        ("step", 0),
+        ("step", 1),
+        ("cosine", 0),
+        ("cosine", 1),
+    ]
+
+
+def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):
+    arguments = [*SMALL, "trainer.max_epochs=2000", "dataset.train_size=2000"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    go_on = re.search(r"to go on: python (train\.py resume=\S+)", said)[1].split()
+    run = tmp_path / go_on[1].removeprefix("resume=")
+    done = len((run / "metrics.jsonl").read_text().splitlines())
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+
+    ended = subprocess.run(
+        [sys.executable, ROOT / go_on[0], go_on[1], f"trainer.max_epochs={done + 2}", "resume_force=true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"epoch {done + 2}/{done + 2}" in ended.stdout
+    metrics = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics == list(range(1, done + 3))
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("dataset=folder", "dataset.root={}"), "train is not a directory"),
+        (("dataset=cifar10", "dataset.root={}", "dataset.mirrors=[]"), "Put cifar-10-python.tar.gz into"),
+        (("dataset.val_size=1000",), "leaves too few of the 100 training images"),
+        (("trainer.device=mps",), "trainer.device=mps: this machine has none"),
+        (("trainer.precision=fp16",), "trainer.precision=fp16 needs a GPU"),
+    ],
+)
+def test_what_shows_only_later_is_one_line_too_and_leaves_no_directory(train, tmp_path, capsys, overrides, said):
+    directory = tmp_path / "run"
+    (directory / ".hydra").mkdir(parents=True)
+    with pytest.raises(SystemExit) as exit_:
+        train(*(override.format(tmp_path) for override in overrides), directory=directory)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert message.count("\n") == 1
+    assert not directory.exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run(train, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit) as exit_:
+        train("optimizer.lr=1e30", "scheduler=constant", "trainer.max_epochs=3")
+    assert exit_.value.code == 1
+    assert re.search(r"the loss became (nan|inf) in epoch \d, learning rate 1e\+30", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("section", "target"),
+    [
+        ("model", "subprocess.run"),
+        ("model", "models.resnet.nn.modules.module.functools.partial"),
+        ("dataset", "os.system"),
+        ("dataset", "data.download.fetch"),
+    ],
+)
+def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target):
+    import torch
+
+    from engine import build
+    from engine.checkpoint import CheckpointError, read
+
+    run = train("trainer.max_epochs=1")
+    content = run.checkpoint("best")
+    content["config"][section]["_target_"] = target
+    torch.save(content, run.directory.best)
+    with pytest.raises(CheckpointError, match=f"the checkpoint asks for {target}, which conf/ does not name"):
+        build.trained(read(run.directory.best), device="cpu", eval_batch_size=None, root=None)
+
+
+# The README
+
+
+def readme_commands() -> list[str]:
+    """Every command line in the README's blocks of shell commands, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_readmes_commands_start(tmp_path, monkeypatch):
+    """Each composes and passes the check of the command line; what it names as a run or as photographs is provided."""
+    import torch
+
+    from engine.command import command_line
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs" / "2026-01-31" / "12-00-00-ab12"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "overrides.yaml").write_text("[]")
+    torch.save({}, run / "checkpoints" / "last.pt")
+    Path("photos").mkdir()
+    checked = 0
+    for line in readme_commands():
+        words = shlex.split(line)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+        elif words[0] == "python":
+            assert words[1] in {"train.py", "evaluate.py"}
+            monkeypatch.setattr(sys, "argv", words[1:])
+            command_line({"train.py": "config", "evaluate.py": "evaluate"}[words[1]])
+            checked += 1
+        else:
+            assert words[0] == "tensorboard", line
+    assert checked >= 8
+
+
+def test_the_readme_names_every_option():
+    readme = (ROOT / "README.md").read_text()
+    for file in (ROOT / "conf").glob("*/*.yaml"):
+        assert f"`{file.stem}`" in readme, file

@@ -1,0 +1,112 @@
+"""Every option of every group composes, builds and trains a step; those of the model group do so in test_zoo.py."""
+
+import re
+
+import pytest
+import torch
+from conftest import CONF, composed, option_names
+from omegaconf import OmegaConf
+
+from data.dataset import Dataset, Images, split
+from engine import build
+from engine.check import CommandError, check_model, make_schedule
+from engine.fit import set_learning_rate
+
+
+def tiny_splits():
+    """Random images in ten classes, in place of the data set."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    part = Images(images, torch.arange(40) % 10)
+    return split(Dataset(part, part, [str(number) for number in range(10)]), val_size=10)
+
+
+def train_a_step(*overrides: str) -> torch.Tensor:
+    """One step of what the overrides make; the change of the weights."""
+    config = composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", *overrides)
+    machine, splits = build.machine(config), tiny_splits()
+    state = build.state(config, splits, machine)
+    train, _, _ = build.loaders(config, splits, machine)
+    before = torch.cat([parameter.detach().clone().flatten() for parameter in state.model.parameters()])
+    state.model.train()
+    images, targets = next(train.epoch(0))
+    set_learning_rate(state.optimizer, make_schedule(config)(1))
+    build.train_step(config, machine)(state, images, targets)
+    assert state.totals.isfinite().all()
+    return torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()]) - before
+
+
+@pytest.mark.parametrize("option", option_names("optimizer"))
+def test_an_optimizer_trains_a_step(option):
+    assert train_a_step(f"optimizer={option}").any()
+
+
+@pytest.mark.parametrize("option", option_names("scheduler"))
+def test_a_schedule_trains_a_step(option):
+    assert train_a_step(f"scheduler={option}").any()
+
+
+@pytest.mark.parametrize("option", option_names("regularization"))
+def test_a_regularizer_trains_a_step(option):
+    change = train_a_step("model=resnet20", f"regularization=[{option}]")
+    assert change.isfinite().all()
+    assert change.any()
+
+
+@pytest.mark.parametrize("option", option_names("dataset"))
+def test_a_data_set_composes(option, tmp_path):
+    config = composed(f"dataset={option}", *([f"dataset.root={tmp_path}"] if option == "folder" else []))
+    assert build.plain(config.dataset)["_target_"].startswith("data.")
+
+
+def constructors() -> dict[str, str]:
+    """Each class that networks are built of, with the first network that is."""
+    found: dict[str, str] = {}
+    for name in option_names("model"):
+        text = (CONF / "model" / f"{name}.yaml").read_text()
+        if target := re.search(r"^_target_: (\S+)", text, re.M):
+            found.setdefault(target[1], name)
+    return found
+
+
+@pytest.mark.parametrize("model", constructors().values())
+def test_a_regularizer_has_a_place_in_the_network_or_is_refused(model):
+    """The check that reads the source agrees with what the constructor says."""
+    for regularizer in ("dropout", "drop_path", "weight_decay"):
+        config = composed(f"model={model}", f"regularization=[{regularizer}]", hydra=True)
+        try:
+            check_model(config)
+        except CommandError:
+            with pytest.raises(Exception, match="unexpected keyword argument"):
+                build.network(build.plain(config.model), num_classes=10, in_channels=3)
+        else:
+            with torch.device("meta"):
+                build.network(build.plain(config.model), num_classes=10, in_channels=3)
+
+
+def test_all_regularizers_at_once():
+    every = ",".join(option_names("regularization"))
+    assert train_a_step("model=resnet20", f"regularization=[{every}]").any()
+
+
+def test_no_regularization_at_all():
+    config = composed("regularization=[]")
+    assert OmegaConf.to_container(config.regularization) == {}
+    assert train_a_step("regularization=[]").any()
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
+def test_precisions_and_memory_formats(precision, memory_format):
+    assert train_a_step(f"trainer.precision={precision}", f"trainer.memory_format={memory_format}").any()
+
+
+def test_the_order_of_image_operations_is_that_of_the_configuration():
+    names = [operation["_target_"].rpartition(".")[2] for operation in build.plain(composed().augmentation).values()]
+    assert names == ["RandomCrop", "RandomFlip"]
+
+
+def test_an_image_operation_can_be_left_out():
+    config = composed("~augmentation.flip", "augmentation.crop.padding=2", "trainer.device=cpu")
+    train, _, _ = build.loaders(config, tiny_splits(), build.machine(config))
+    assert [operation.padding for operation in train.operations] == [2]

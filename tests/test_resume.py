@@ -1,0 +1,130 @@
+"""An interrupted run that is resumed ends bitwise as if it had never been interrupted."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.step import TrainStep
+
+# Every part of the state is in use: momentum, dropout's random numbers, two kinds of schedule at once.
+SETTINGS = (
+    "model=resnet20",
+    "model.depths=[1,1,1]",
+    "regularization=[weight_decay,dropout,label_smoothing,gradient_clipping]",
+    "scheduler=cosine",
+    "scheduler.warmup_epochs=1",
+    "trainer.micro_batches=2",
+    "trainer.max_epochs=4",
+)
+STEPS_PER_EPOCH = 3
+
+
+def same(first, second) -> bool:
+    """Whether two nested values are equal, tensors bit by bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(same(*pair) for pair in zip(first, second, strict=True))
+    return first == second
+
+
+def figures(records: list[dict]) -> list[dict]:
+    """What does not depend on the clock."""
+    return [
+        {name: value for name, value in record.items() if name not in {"seconds", "images_per_second"}}
+        for record in records
+    ]
+
+
+def curves(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """TensorBoard's curves, as TensorBoard reads them, but for those of the clock."""
+    events = EventAccumulator(str(directory)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("speed")
+    }
+
+
+def interrupt_after(monkeypatch, steps: int, number: int = signal.SIGINT) -> None:
+    """Send this process a signal in the middle of a training step, once."""
+    plain, count = TrainStep.__call__, 0
+
+    def step(self, state, images, targets):
+        nonlocal count
+        count += 1
+        if count == steps:
+            signal.raise_signal(number)
+        plain(self, state, images, targets)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+
+
+@pytest.mark.parametrize("steps", [1, 2, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH + 2])
+def test_resumed_equals_undisturbed(train, monkeypatch, tmp_path, steps):
+    """Interrupted in the first step, within epochs and at their ends."""
+    undisturbed = train(*SETTINGS)
+    directory = tmp_path / "resumed"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, steps)
+        with pytest.raises(SystemExit) as exit_:
+            train(*SETTINGS, directory=directory)
+    assert exit_.value.code == 130
+    resumed = train(*SETTINGS, f"resume={directory}", directory=directory)
+
+    for name in ("last", "best"):
+        first, second = undisturbed.checkpoint(name), resumed.checkpoint(name)
+        for state in (first["state"], second["state"]):
+            del state["seconds"]
+        assert same(first["state"], second["state"])
+    assert figures(resumed.metrics) == figures(undisturbed.metrics)
+    assert figures([resumed.result]) == figures([undisturbed.result])
+    assert curves(resumed.directory.tensorboard) == curves(undisturbed.directory.tensorboard)
+
+
+def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
+    interrupt_after(monkeypatch, 2, signal.SIGTERM)
+    directory = tmp_path / "run"
+    with pytest.raises(SystemExit) as exit_:
+        train(*SETTINGS, directory=directory)
+    assert exit_.value.code == 143
+    assert f"python train.py resume={directory}" in caplog.text
+    assert torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["state"]["step"] == 2
+    assert '"status": "interrupted"' in (directory / "result.json").read_text()
+
+
+def test_the_signal_handlers_are_put_back(train):
+    before = signal.getsignal(signal.SIGINT)
+    train("trainer.max_epochs=1")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_resuming_a_finished_run_changes_nothing(train):
+    run = train()
+    before, weights = figures([run.result]), run.checkpoint()["state"]["model"]
+    again = train(f"resume={run.directory.path}", directory=run.directory.path)
+    assert figures([again.result]) == before
+    assert same(again.checkpoint()["state"]["model"], weights)
+
+
+def test_a_changed_setting_is_refused_by_name(train, capsys):
+    run = train()
+    with pytest.raises(SystemExit) as exit_:
+        train(f"resume={run.directory.path}", "optimizer.lr=0.2", directory=run.directory.path)
+    assert exit_.value.code == 2
+    assert "optimizer.lr was 0.1 when this run began and is 0.2 now" in capsys.readouterr().err
+    assert run.result["status"] == "finished"
+
+
+def test_a_changed_setting_can_be_forced(train):
+    run = train()
+    longer = train(
+        f"resume={run.directory.path}", "trainer.max_epochs=3", "resume_force=true", directory=run.directory.path
+    )
+    assert [record["epoch"] for record in longer.metrics] == [1, 2, 3]

@@ -1,0 +1,189 @@
+"""One optimizer update, against what the same update is by hand."""
+
+import pytest
+import torch
+from conftest import composed
+from torch import nn
+from torch.nn import functional as F
+
+from engine import build
+from engine.runtime import choose_precision
+from engine.state import TrainState
+from engine.step import TrainStep, set_learning_rate
+
+CPU = torch.device("cpu")
+
+
+def network() -> nn.Module:
+    """A small network without batch normalisation, whose gradient does not depend on how a batch is cut."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
+
+
+def fresh_state(model: nn.Module, precision: str = "fp32", lr: float = 0.1) -> TrainState:
+    """A state at step 0 with plain gradient descent."""
+    return TrainState(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=lr),
+        scaler=choose_precision(precision, CPU).scaler(),
+        totals=torch.zeros(3),
+    )
+
+
+def train_step(loss=None, precision: str = "fp32", micro_batches: int = 1, max_grad_norm: float = 0) -> TrainStep:
+    """A step with only what a test is about."""
+    return TrainStep(
+        loss=loss or nn.CrossEntropyLoss(),
+        precision=choose_precision(precision, CPU),
+        micro_batches=micro_batches,
+        max_grad_norm=max_grad_norm,
+    )
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(10, 3, 32, 32, generator=generator), torch.arange(10)
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    """All parameters in one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_the_step_is_gradient_descent_on_the_mean_loss(batch):
+    images, labels = batch
+    ours, theirs = network(), network()
+    train_step()(fresh_state(ours), images, labels)
+    F.cross_entropy(theirs(images), labels).backward()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter -= 0.1 * parameter.grad
+    torch.testing.assert_close(flat(ours), flat(theirs), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 3, 10])
+def test_parts_of_a_batch_add_up_to_the_batch(batch, micro_batches):
+    """Also where they are of unequal size, as 10 in 3 are."""
+    whole, parts = network(), network()
+    state = fresh_state(parts)
+    train_step()(fresh_state(whole), *batch)
+    train_step(micro_batches=micro_batches)(state, *batch)
+    torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-5, atol=1e-7)
+    assert state.step == 1
+
+
+def test_the_totals_are_those_of_the_batch(batch):
+    images, labels = batch
+    model = network()
+    with torch.no_grad():
+        logits = model(images)
+    state = fresh_state(model, lr=1e-9)
+    step = train_step(micro_batches=3)
+    step(state, images, labels)
+    step(state, images[:4], labels[:4])
+    loss, accuracy, count = state.take_totals()
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    hits = (logits.argmax(1) == labels).float()
+    assert count == 14
+    assert loss == pytest.approx((losses.sum() + losses[:4].sum()).item() / 14, rel=1e-5)
+    assert accuracy == pytest.approx((hits.sum() + hits[:4].sum()).item() / 14)
+    assert state.totals.tolist() == [0, 0, 0]
+
+
+def test_long_gradients_are_clipped_and_short_ones_left(batch):
+    before = flat(network())
+    for max_norm, expected in [(0.01, 0.01), (1e6, None)]:
+        model, free = network(), network()
+        train_step(max_grad_norm=max_norm)(fresh_state(model, lr=1.0), *batch)
+        train_step()(fresh_state(free, lr=1.0), *batch)
+        length = (flat(model) - before).norm().item()
+        assert length == pytest.approx(expected or (flat(free) - before).norm().item(), rel=1e-3)
+
+
+def test_targets_may_be_probabilities(batch):
+    images, labels = batch
+    by_index, by_probability = network(), network()
+    first, second = fresh_state(by_index), fresh_state(by_probability)
+    train_step()(first, images, labels)
+    train_step()(second, images, F.one_hot(labels, 10).float())
+    torch.testing.assert_close(flat(by_index), flat(by_probability))
+    assert first.totals[1] == second.totals[1]
+
+
+def test_bf16_trains_close_to_fp32(batch):
+    exact, rounded = network(), network()
+    train_step()(fresh_state(exact), *batch)
+    train_step(precision="bf16")(fresh_state(rounded), *batch)
+    assert all(parameter.dtype == torch.float32 for parameter in rounded.parameters())
+    change, difference = flat(exact) - flat(network()), flat(rounded) - flat(exact)
+    assert 0 < difference.norm() < 0.05 * change.norm()
+
+
+def test_the_learning_rate_is_a_factor_on_the_optimizers_own():
+    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    groups = [{"params": parameters[:1], "lr": 0.1}, {"params": parameters[1:], "lr": 0.01}]
+    optimizer = torch.optim.SGD([{**group, "initial_lr": group["lr"]} for group in groups])
+    for factor in (0.5, 0.1):
+        set_learning_rate(optimizer, factor)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.001])
+
+
+# Regularization reaches its owner
+
+
+def optimizer_of(*overrides: str):
+    """The optimizer that a command would get for resnet20, and the network."""
+    config = composed("model=resnet20", *overrides)
+    model = build.network(build.plain(config.model), num_classes=10, in_channels=3)
+    return build.optimizer(config, model), model
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_spares_norms_and_biases(optimizer):
+    built, model = optimizer_of(f"optimizer={optimizer}", "regularization.weight_decay.rate=0.01")
+    rates = {id(parameter): group["weight_decay"] for group in built.param_groups for parameter in group["params"]}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            decayed = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
+            assert rates.pop(id(parameter)) == (0.01 if decayed else 0.0)
+    assert not rates
+
+
+def test_weight_decay_of_everything():
+    built, _ = optimizer_of("regularization.weight_decay.norms_and_biases=true")
+    assert {group["weight_decay"] for group in built.param_groups} == {1e-4}
+
+
+def test_without_regularization_nothing_decays():
+    built, _ = optimizer_of("optimizer=adamw", "regularization=[]")
+    assert {group["weight_decay"] for group in built.param_groups} == {0.0}
+
+
+def test_label_smoothing_reaches_the_loss():
+    config = composed("regularization=[label_smoothing]", "regularization.label_smoothing.smoothing=0.2")
+    logits, labels = torch.randn(4, 10), torch.arange(4)
+    smooth = 0.8 * F.one_hot(labels, 10) + 0.2 / 10
+    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    machine = build.machine(composed("trainer.device=cpu"))
+    torch.testing.assert_close(build.train_step(config, machine).loss(logits, labels), expected)
+
+
+def test_gradient_clipping_reaches_the_step():
+    machine = build.machine(composed("trainer.device=cpu"))
+    for overrides, expected in [((), 0), (("regularization=[gradient_clipping]",), 1.0)]:
+        assert build.train_step(composed(*overrides), machine).max_grad_norm == expected
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "resnext29_32x4d"])
+def test_dropout_reaches_the_network(name):
+    config = composed(f"model={name}", "regularization=[dropout]", "regularization.dropout.rate=0.9")
+    model = build.network(build.plain(config.model), num_classes=10, in_channels=3)
+    images = torch.randn(2, 3, 32, 32)
+    for module in model.modules():  # batch statistics would differ between passes of their own accord
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
