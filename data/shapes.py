@@ -44,9 +44,7 @@ def render(count: int, classes: int, image_size: int, clutter: float, generator:
     return Images(torch.cat(images), labels)
 
 
-def render_chunk(
-    labels: Tensor, classes: int, image_size: int, clutter: float, generator: torch.Generator
-) -> Tensor:
+def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, generator: torch.Generator) -> Tensor:
     """Images for `labels` (int64 [B]) as uint8 [B, 3, S, S]; lengths are in halves of the image's side."""
 
     def draw(low: float, high: float, *shape: int) -> Tensor:

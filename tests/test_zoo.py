@@ -138,47 +138,61 @@ def test_width_multipliers_against_torchvision():
         assert parameters(ours) == parameters(torchvision.models.mobilenet_v2(width_mult=factor))
 
 
+# ResNet-1202 adds 600 normalised branches and has no normalisation before its head, so that its
+# features and with them the first logits are larger than those of any other network.
+FIRST_LOSS = {"resnet1202": 4.5}
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference as a share of the largest expected value."""
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_what_every_network_does(name):
     """One pass through the obligations of a network of the zoo; the message of a failure says which."""
     model = make(name)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # one step settles the statistics, as a run does before it evaluates
 
     # Training: a loss near ln K at the start, and a finite gradient for every parameter.
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 3, 5, 9])
     loss = F.cross_entropy(as_tuple(model.train()(images))[0], labels)
-    assert loss.item() == pytest.approx(math.log(10), rel=0.2), f"the loss begins at {loss.item():.2f}"
+    assert math.log(10) * 0.8 < loss.item() < FIRST_LOSS.get(name, math.log(10) * 1.2), f"the loss is {loss.item():.2f}"
     loss.backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{key} has no gradient"
         assert parameter.grad.isfinite().all(), f"{key} has a gradient that is not finite"
     build.optimizer(composed(f"model={name}", "optimizer.lr=1e-4"), model).step()
 
-    # Evaluation: finite logits, images that do not see each other, a batch of one.
+    # Evaluation: finite logits, and images of other sizes: larger ones are taken, smaller ones refused.
     model.eval()
     with torch.no_grad():
-        together = model(images[:2])
-        alone = torch.cat([model(images[:1]), model(images[1:2])])
-        assert together.shape == (2, 10)
-        assert together.isfinite().all(), "the logits are not finite"
-        scale = together.abs().max().clamp(min=1)
-        assert (together - alone).abs().max() < 1e-4 * scale, "the images of a batch see each other"
-
-        # Another order of the numbers in memory, the same result.
-        model.to(memory_format=torch.channels_last)
-        other = model(images[:2].to(memory_format=torch.channels_last))
-        assert (together - other).abs().max() < 1e-4 * scale, "channels_last computes something else"
-        model.to(memory_format=torch.contiguous_format)
-
-        # Larger images are taken, smaller ones refused.
-        for size in (40, 64):
+        for size in (32, 40, 64):
             logits = model(torch.randn(1, 3, size, size))
             assert logits.shape == (1, 10), f"images of {size} pixels"
             assert logits.isfinite().all(), f"images of {size} pixels"
         with pytest.raises(ValueError, match=f"at least {SMALLEST_INPUT}x{SMALLEST_INPUT}"):
             model(torch.zeros(1, 3, 32, 31))
 
+    # Images that do not see each other, and a batch of one. In float64: a thousand layers
+    # amplify the rounding of float32 beyond any bound that would still find a mistake.
+    model.double()
+    images = images.double()
+    with torch.no_grad():
+        together = model(images[:2])
+        alone = torch.cat([model(images[:1]), model(images[1:2])])
+        assert relative_error(alone, together) < 1e-10, "the images of a batch see each other"
+
+        # Another order of the numbers in memory, the same result.
+        model.to(memory_format=torch.channels_last)
+        other = model(images[:2].to(memory_format=torch.channels_last))
+        assert relative_error(other, together) < 1e-10, "channels_last computes something else"
+        model.to(memory_format=torch.contiguous_format)
+
     # Its state can be saved and put into another network of its kind.
-    twin = make(name, num_classes=10).eval()
+    twin = make(name, num_classes=10).double().eval()
     for parameter in twin.parameters():
         nn.init.zeros_(parameter)
     twin.load_state_dict(model.state_dict())
@@ -212,15 +226,14 @@ def test_export(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_compile(name):
-    """torch.compile gives the same logits and the same gradients, up to rounding."""
-    model = make(name, *FAMILIES[name]).eval()
-    images = torch.randn(2, 3, 32, 32)
+    """torch.compile gives the same logits and the same gradients; float64 as above."""
+    model = make(name, *FAMILIES[name]).double().eval()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     found, expected = torch.compile(model)(images), model(images)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert relative_error(found, expected) < 1e-10
     weight = next(model.parameters())
-    (gradient,) = torch.autograd.grad(found.sum(), weight)
-    (expected_gradient,) = torch.autograd.grad(expected.sum(), weight)
-    assert (gradient - expected_gradient).abs().max() <= 1e-3 * expected_gradient.abs().max()
+    gradients = [torch.autograd.grad(logits.sum(), weight)[0] for logits in (found, expected)]
+    assert relative_error(*gradients) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["resnet20", "preresnet20", "densenet100bc"])
