@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from models.layers import require_size
 
+PIXEL_DEVIATION = 64  # of images with values from 0 to 255
+
 
 class AlexNet(nn.Module):
     """The accepted CIFAR form: five convolutions and one fully connected layer, all with biases, no normalisation.
@@ -57,8 +59,11 @@ class AlexNet2012(nn.Module):
 
     The 11x11 convolution of stride 4 gives way to a 3x3 of stride 1: on a 32x32 image it would
     leave nothing to pool. Widths, groups (the two towers' separate connections), poolings and
-    normalisation are the paper's (sec. 3). `dropout` stands before the first two fully connected
-    layers (sec. 4.2), where the paper has 0.5. Larger images are averaged to 3x3 before the head.
+    normalisation are the paper's (sec. 3). The paper takes the mean off its pixels and does not
+    divide by their deviation (sec. 2); the first weights, N(0, 0.01), are made for such values, so
+    that normalised images are multiplied by PIXEL_DEVIATION: without, hardly a signal arrives.
+    `dropout` stands before the first two fully connected layers (sec. 4.2), where the paper has
+    0.5. Larger images are averaged to 3x3 before the head.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0):
@@ -105,4 +110,4 @@ class AlexNet2012(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         require_size(images)
-        return self.head(self.pool(self.stages(images)))
+        return self.head(self.pool(self.stages(PIXEL_DEVIATION * images)))

@@ -16,6 +16,20 @@ from torch.nn import functional as F
 from models.layers import ConvUnit, Head, Place, branch_end, initialize_he, places, require_size
 
 
+class DilatedConv2d(nn.Conv2d):
+    """A grouped convolution with dilation, on the CPU always in float32.
+
+    In bfloat16 and channels_last, torch's CPU kernels (seen in 2.15) give a wrong gradient of the
+    weights, made of memory that nobody has written, for few channels a group and a dilation above 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class SelectiveKernel(nn.Module):
     """Split into two kernels, fuse, select (fig. 1). [B, C, H, W] -> [B, channels, H/s, W/s].
 
@@ -40,7 +54,8 @@ class SelectiveKernel(nn.Module):
         self.branches = nn.ModuleList()
         for kernel, dilation in zip(kernels, dilations, strict=True):
             padding = kernel // 2 * dilation
-            convolution = nn.Conv2d(
+            kind = DilatedConv2d if dilation > 1 else nn.Conv2d
+            convolution = kind(
                 in_channels, channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
             )
             self.branches.append(nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU()))
