@@ -28,6 +28,7 @@ def main(config: DictConfig) -> None:
         splits = build.splits(config)
         state = build.state(config, splits, machine)
         train, val, test = build.loaders(config, splits, machine)
+        schedule = make_schedule(config, steps_per_epoch=len(train))
         checkpoints = Checkpoints(run, build.description(config, splits, machine))
         if config.resume:
             checkpoints.resume(state, force=config.resume_force)
@@ -46,7 +47,7 @@ def main(config: DictConfig) -> None:
                 train=train,
                 val=val,
                 train_step=build.train_step(config, machine),
-                schedule=make_schedule(config),
+                schedule=schedule,
                 max_epochs=config.trainer.max_epochs,
                 log=log,
                 save=lambda name: checkpoints.save(name, state),

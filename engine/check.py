@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -198,26 +199,37 @@ def targets(package: str) -> frozenset[str]:
 
 def check_together(config: DictConfig) -> None:
     """Refuse what is impossible only in combination."""
-    trainer, warmup_epochs = config.trainer, config.scheduler.warmup_epochs
+    trainer = config.trainer
     if trainer.micro_batches > trainer.batch_size:
         raise CommandError(
             f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
         )
-    if warmup_epochs >= trainer.max_epochs:
-        raise CommandError(
-            f"scheduler.warmup_epochs={warmup_epochs:g}: not shorter than trainer.max_epochs={trainer.max_epochs}"
-        )
-    try:
-        make_schedule(config)
-    except InstantiationException as error:
-        raise CommandError(f"scheduler={config.hydra.runtime.choices.scheduler}: {error.__cause__}") from None
+    make_schedule(config)
 
 
-def make_schedule(config: DictConfig) -> Any:
-    """The learning-rate schedule of a configuration with its warm-up in front: epoch -> factor."""
+def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> Any:
+    """The learning-rate schedule of a configuration with its warm-up in front: epoch -> factor.
+
+    Without `steps_per_epoch`, which only the data tell, a warm-up given in steps has no length.
+    Raises CommandError for a combination that makes no schedule.
+    """
     from schedulers.warmup import Warmup
 
-    options = OmegaConf.to_container(config.scheduler, resolve=True)
-    warmup_epochs = options.pop("warmup_epochs")
-    schedule = instantiate(options, start=warmup_epochs, end=config.trainer.max_epochs, _convert_="all")
-    return Warmup(schedule, warmup_epochs) if warmup_epochs else schedule
+    options, max_epochs = OmegaConf.to_container(config.scheduler, resolve=True), config.trainer.max_epochs
+    warmup = {name: options.pop(f"warmup_{name}") for name in ("epochs", "steps", "shape", "first")}
+    given = "warmup_epochs"
+    if (steps := warmup.pop("steps")) is not None:
+        if warmup["epochs"]:
+            raise CommandError("scheduler.warmup_steps and scheduler.warmup_epochs: only one of them can be given")
+        given, warmup["epochs"] = "warmup_steps", steps / steps_per_epoch
+    if warmup["epochs"] >= max_epochs:
+        raise CommandError(
+            f"scheduler.{given}={config.scheduler[given]:g}: not shorter than trainer.max_epochs={max_epochs}"
+        )
+    try:
+        schedule = instantiate(options, start=warmup["epochs"], end=max_epochs, _convert_="all")
+        return Warmup(schedule=schedule, **warmup) if steps or warmup["epochs"] else schedule
+    except InstantiationException as error:
+        raise CommandError(f"scheduler={options['_target_'].split('.')[1]}: {error.__cause__}") from None
+    except ValueError as error:
+        raise CommandError(f"scheduler.warmup_shape={warmup['shape']}: {error}") from None

@@ -8,3 +8,13 @@ to save. No torch here: a schedule is drawn, tested and checked in milliseconds.
 Wherever a schedule names a moment, a number below 1 is a share of the whole run and a number from
 1 on is an epoch.
 """
+
+
+def as_epoch(moment: float, end: float) -> float:
+    """A moment as an epoch: below 1 it is a share of the run, which has `end` epochs."""
+    return moment if moment >= 1 else moment * end
+
+
+def share(epoch: float, start: float, end: float) -> float:
+    """How much of the way from `start` to `end` lies behind an epoch, from 0 to 1."""
+    return min(max((epoch - start) / (end - start), 0.0), 1.0)

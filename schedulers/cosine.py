@@ -7,6 +7,8 @@ arXiv 1608.03983, eq. 5, with one period and so without restarts.
 import math
 from dataclasses import dataclass
 
+from schedulers import share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
@@ -17,5 +19,5 @@ class Cosine:
     final: float
 
     def __call__(self, epoch: float) -> float:
-        progress = min(max((epoch - self.start) / (self.end - self.start), 0.0), 1.0)
+        progress = share(epoch, self.start, self.end)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,37 +1,23 @@
-"""The learning rate falls by the same factor at each milestone.
+"""The learning rate falls by the same factor after every so many epochs.
 
-As in He et al. 2015 (arXiv 1512.03385, sec. 4.2: a tenth at half and at three quarters of the run)
-and in most papers on CIFAR since; torch calls it MultiStepLR.
+As in Szegedy et al. 2014 (arXiv 1409.4842, sec. 6: 4 % every 8 epochs) and Szegedy et al. 2015
+(arXiv 1512.00567, sec. 8: 6 % every 2). The same as torch.optim.lr_scheduler.StepLR.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+
+from schedulers import as_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """`gamma` to the power of the number of milestones passed; a milestone counts from its own epoch on.
-
-    Raises ValueError for milestones that do not ascend or that lie behind the end.
-    """
+    """`gamma` to the power of the number of whole periods of `every` that lie behind, counted from epoch 0."""
 
     start: float
     end: float
-    milestones: Sequence[float]
+    every: float
     gamma: float
 
-    def __post_init__(self):
-        epochs = self.epochs
-        if any(later <= earlier for earlier, later in pairwise(epochs)):
-            raise ValueError(f"milestones {list(self.milestones)} do not ascend")
-        if epochs and epochs[-1] > self.end:
-            raise ValueError(f"milestone {self.milestones[-1]:g} lies behind the last epoch, {self.end:g}")
-
-    @property
-    def epochs(self) -> list[float]:
-        """The milestones as epochs."""
-        return [milestone if milestone >= 1 else milestone * self.end for milestone in self.milestones]
-
     def __call__(self, epoch: float) -> float:
-        return self.gamma ** sum(epoch >= milestone for milestone in self.epochs)
+        period = as_epoch(self.every, self.end)
+        return self.gamma ** int(epoch / period + 1e-9)  # 0.3 of 10 epochs is 3 epochs, also in floating point

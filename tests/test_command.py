@@ -1,9 +1,9 @@
 """The command line: a mistake is answered in one line, at once, and leaves nothing behind."""
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,11 @@ MISTAKES = {
     "dataset=shapes dataset.classes=11": "dataset.classes=11: must be 10 or 100",
     "model.depths=[3,0,3]": "model.depths=[3,0,3]: must be a list, each member a whole number >= 1",
     "scheduler.warmup_epochs=200": "scheduler.warmup_epochs=200: not shorter than trainer.max_epochs=200",
-    "scheduler.milestones=[150,100]": "scheduler=step: milestones [150, 100] do not ascend",
-    "scheduler.milestones=[300]": "scheduler=step: milestone 300 lies behind the last epoch, 200",
+    "scheduler.milestones=[150,100]": "scheduler=multistep: milestones [150, 100] do not ascend",
+    "scheduler.milestones=[300]": "scheduler=multistep: milestone 300 lies behind the last epoch, 200",
+    "scheduler.warmup_epochs=1 scheduler.warmup_shape=exponential": "an exponential warm-up cannot begin at 0",
+    "scheduler.warmup_epochs=1 scheduler.warmup_steps=400": "only one of them can be given",
+    "scheduler=one_cycle scheduler.peak=200": "scheduler=one_cycle: peak=200 does not lie between epoch 0 and the last",
     "trainer.micro_batches=200": "trainer.micro_batches=200: more parts than trainer.batch_size=128",
     "model=lenet5,resnet20": "model=lenet5,resnet20: several values make a sweep, which wants -m",
     "-m model=lenet5,resnet21": "model=resnet21: no such option",
@@ -85,6 +88,12 @@ def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, 
     assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
 
 
+def processor_time() -> float:
+    """Seconds that the processes which this one has started and seen end have computed."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
@@ -95,15 +104,15 @@ def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, 
     ],
 )
 def test_the_answer_comes_at_once_and_leaves_nothing(program, arguments, tmp_path):
-    """As a real command; the fastest of three, since the machine may be busy."""
+    """As a real command, in its own processor time: on the clock it also waits for whatever else runs."""
     (tmp_path / "text.pt").write_text("not a checkpoint")
     seconds = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = processor_time()
         ended = subprocess.run(
             [sys.executable, ROOT / program, *arguments.split()], cwd=tmp_path, capture_output=True, text=True
         )
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(processor_time() - begun)
         assert ended.returncode == 2
         assert ended.stderr.count("\n") == 1
     assert min(seconds) < 1

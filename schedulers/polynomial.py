@@ -1,0 +1,21 @@
+"""The learning rate follows a power of what is left of the run. With power 1 a straight line.
+
+As in Caffe's "poly" policy. The same as torch.optim.lr_scheduler.PolynomialLR, and with power 1 as LinearLR.
+"""
+
+from dataclasses import dataclass
+
+from schedulers import share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial:
+    """From 1 at `start` down to `final` at `end`."""
+
+    start: float
+    end: float
+    power: float
+    final: float
+
+    def __call__(self, epoch: float) -> float:
+        return self.final + (1 - self.final) * (1 - share(epoch, self.start, self.end)) ** self.power
