@@ -7,13 +7,24 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from engine.check import make_schedule
-from engine.command import chosen_options, command_line, leave
+from engine.command import chosen_options, command_line, leave, stopped
 from engine.rundir import RunDirectory
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
-    """One run, from a checked configuration to its result."""
+    """One run, from a checked configuration to its result; a directory in which nothing happened does not stay."""
+    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    try:
+        train(config, run)
+    except KeyboardInterrupt:  # before or behind the epochs, which end their step and save
+        stopped(run)
+    finally:
+        run.remove_if_unused()
+
+
+def train(config: DictConfig, run: RunDirectory) -> None:
+    """Build the parts, fit, test, and say how it went."""
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, report
     from engine.checkpoint import Checkpoints
@@ -21,7 +32,6 @@ def main(config: DictConfig) -> None:
     from engine.logging import RunLog
     from engine.runtime import Interrupted
 
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     choices, overrides = chosen_options(config, HydraConfig.get()), HydraConfig.get().overrides.task
     try:
         machine = build.machine(config)
@@ -29,11 +39,11 @@ def main(config: DictConfig) -> None:
         state = build.state(config, splits, machine)
         train, val, test = build.loaders(config, splits, machine)
         schedule = make_schedule(config, steps_per_epoch=len(train))
-        checkpoints = Checkpoints(run, build.description(config, splits, machine))
+        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(train)))
         if config.resume:
             checkpoints.resume(state, force=config.resume_force)
+            run.keep_overrides(overrides)
     except build.USER_ERRORS as error:
-        run.remove_if_unused()
         leave(error)
 
     facts = report.facts(choices, config.seed, splits, state.model, machine)
@@ -57,8 +67,7 @@ def main(config: DictConfig) -> None:
             )
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
-        report.say(f"stopped by {interruption}; to go on: python train.py resume={run}")
-        raise SystemExit(interruption.exit_status) from None
+        stopped(run, interruption.exit_status)
     except Diverged as error:
         report.say(f"stopped: {error}")
         raise SystemExit(1) from None

@@ -35,8 +35,8 @@ class Images:
 class Dataset:
     """Training and test images with the names of their classes.
 
-    `mean` and `std` are per channel, on the scale from 0 to 1; where a source leaves them empty,
-    `split` measures them on the training images.
+    `mean` and `std` are per channel, on the scale from 0 to 1; where a source leaves one empty,
+    `split` measures it on the training images.
     """
 
     train: Images
@@ -66,7 +66,8 @@ def split(
     `val_size` is a number of images, or below 1 a share of the training images; 0 holds out none.
     Every choice is stratified (each class keeps its share to within one image) and depends on
     nothing but `seed` and the labels, so that runs with the same seed compare on the same images.
-    Raises DataError where fewer than one image a class would be left to train on.
+    Raises DataError where fewer than one image a class would be left to train on, or where mean or
+    std have another number of channels than the images.
     """
     labels, generator = dataset.train.labels, torch.Generator().manual_seed(seed)
     held_out = int(val_size) if val_size >= 1 else round(val_size * len(labels))
@@ -79,7 +80,11 @@ def split(
     train = dataset.train.subset(order[held_out:][:train_limit])
     mean, std = dataset.mean, dataset.std
     if not (mean and std):
-        mean, std = channel_statistics(train.images)
+        measured = channel_statistics(train.images)
+        mean, std = mean or measured[0], std or measured[1]
+    channels = train.images.shape[1]
+    if not len(mean) == len(std) == channels:
+        raise DataError(f"dataset.mean={list(mean)} and dataset.std={list(std)}: the images have {channels} channels")
     test_order = stratified_order(dataset.test.labels, generator)
     return Splits(
         train=train,

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,18 +32,21 @@ def fetch(target: Path, *, mirrors: Sequence[str], md5: str) -> None:
     never half a file; a download cut off goes on where it ended, on the same mirror or the next.
     Raises DataError, in one line, with each mirror's reason where none served.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target.parent} cannot be made a directory for {target.name}: {error.strerror}") from None
     part = target.with_name(target.name + ".part")
     reasons = []
     for url in mirrors:
-        host = url.split("/")[2]
+        host = urllib.parse.urlsplit(url).netloc or url
         try:
             resumed = part.exists()
             _append(url, part, label=f"{target.name} from {host}")
             if resumed and md5sum(part) != md5:  # the fault may lie in what an earlier attempt left
                 part.unlink()
                 _append(url, part, label=f"{target.name} from {host}")
-        except OSError as error:  # URLError and a broken connection among them
+        except (OSError, ValueError) as error:  # URLError, a broken connection, an address that is none
             reasons.append(f"{host}: {getattr(error, 'reason', None) or error}")
             continue
         if md5sum(part) == md5:

@@ -131,7 +131,7 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine) -> tuple[Train
     return train, val, test
 
 
-def description(config: DictConfig, splits: Splits, machine: Machine) -> dict[str, Any]:
+def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_per_epoch: int) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "config": plain(config),
@@ -140,6 +140,7 @@ def description(config: DictConfig, splits: Splits, machine: Machine) -> dict[st
         "mean": list(splits.mean),
         "std": list(splits.std),
         "precision": machine.precision.name,
+        "steps_per_epoch": steps_per_epoch,
         "versions": versions(),
     }
 
@@ -157,18 +158,33 @@ class Trained:
 def trained(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | None, root: str | None) -> Trained:
     """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
 
-    Raises CheckpointError if the checkpoint asks for code that is not this project's.
+    A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
+    checkpoint asks for code that is not this project's, or does not describe what it holds.
     """
+    try:
+        return rebuild(checkpoint, device=device, eval_batch_size=eval_batch_size, root=root)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
+        raise CheckpointError(f"the checkpoint does not describe what it holds: {reason}") from error
+
+
+def rebuild(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | None, root: str | None) -> Trained:
+    """What `trained` does, with whatever exception comes of a checkpoint that is not sound."""
     saved = checkpoint["config"]
     for group, package in (("model", "models"), ("dataset", "data")):
         require_own_code(saved[group], targets(package))
     if root is not None:
+        if "root" not in saved["dataset"]:
+            raise CheckpointError(f"root={root}: the data set of this run is not read from a directory")
         saved["dataset"]["root"] = root
     if eval_batch_size is not None:
         saved["trainer"]["eval_batch_size"] = eval_batch_size
     saved["trainer"]["device"] = device
     config = OmegaConf.create(saved)
-    here = machine(config, precision=checkpoint["precision"])
+    fp16_on_cpu = checkpoint["precision"] == "fp16" and choose_device(device).type == "cpu"
+    here = machine(config, precision="fp32" if fp16_on_cpu else checkpoint["precision"])
     model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
     model.load_state_dict(checkpoint["state"]["model"])
     model.to(here.device, memory_format=here.memory_format)

@@ -56,6 +56,10 @@ def check_options(override: Override) -> None:
     group, chosen = override.key_or_group, override.value()
     if group not in loader.list_groups(""):
         return
+    if group == "attention" and not (override.is_add() and str(override.package).startswith("model.")):
+        raise CommandError(f"{override.input_line}: attention goes into a network: +attention@model.block_attention=se")
+    if group != "attention" and override.package:
+        raise CommandError(f"{override.input_line}: this group has one place, {group}=...")
     if override.is_delete():
         raise CommandError(f"~{group}: a run cannot be without; for no regularization: regularization=[]")
     options = loader.get_group_options(group)
@@ -71,6 +75,12 @@ def check_name(override: Override, keys: dict[str, Key | None]) -> None:
     name = override.key_or_group
     if name.startswith("hydra.") or "/" in name or name in loader.list_groups(""):
         return
+    if name.endswith("_target_"):
+        raise CommandError(
+            f"{override.input_line}: what is built is named in conf/ alone; choose an option of the group"
+        )
+    if override.is_delete() and not re.fullmatch(r"augmentation\.\w+", name):
+        raise CommandError(f"~{name}: a run cannot be without")
     if name not in keys:
         last = name.rpartition(".")[2]
         likely = [key for key in keys if key.endswith(f".{last}")]
@@ -167,7 +177,11 @@ def require_checkpoint(file: Path) -> None:
 
 
 def check_model(config: DictConfig) -> None:
-    """Refuse a regularizer that the chosen network has no place for."""
+    """Refuse stages that do not fit together, and a regularizer that the chosen network has no place for."""
+    stages = {name: config.model[name] for name in ("widths", "depths") if name in config.model}
+    if len({len(entries) for entries in stages.values()}) > 1 or any(not entries for entries in stages.values()):
+        given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in stages.items())
+        raise CommandError(f"{given}: there must be one entry a stage")
     arguments = constructor_arguments(config.model._target_)
     for name, value in OmegaConf.to_container(config.model, resolve=False).items():
         if arguments is None or name in arguments or name == "_target_":

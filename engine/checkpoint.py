@@ -41,11 +41,20 @@ class Checkpoints:
         """Put `state` back to where the last checkpoint was taken.
 
         Raises CheckpointError if the configuration has changed in a way that alters the result,
-        unless `force` is given.
+        unless `force` is given; and in any case if an epoch has another number of steps than it had,
+        or if the run has come further than it now shall.
         """
         content = read(self.files["last"])
         if not force:
             require_same_settings(content["config"], self.description["config"])
+        before, now = content["steps_per_epoch"], self.description["steps_per_epoch"]
+        if before != now:
+            raise CheckpointError(
+                f"an epoch of this run has {before} steps, with these settings {now}: no way to go on"
+            )
+        max_epochs, done = self.description["config"]["trainer"]["max_epochs"], content["state"]["step"] / now
+        if done > max_epochs:
+            raise CheckpointError(f"trainer.max_epochs={max_epochs}: this run has come to epoch {done:g} already")
         state.load_state_dict(content["state"])
 
 
@@ -81,7 +90,7 @@ def require_same_settings(saved: dict[str, Any], now: dict[str, Any]) -> None:
     for name in sorted(before.keys() | after.keys()):
         if name not in FREE and before.get(name) != after.get(name):
             raise CheckpointError(
-                f"{name} was {before.get(name)} when this run began and is {after.get(name)} now: leave it as it was, "
+                f"{name} was {before.get(name)} in this run so far and is {after.get(name)} now: leave it as it was, "
                 "or add resume_force=true"
             )
 

@@ -5,16 +5,20 @@ of a run named by `resume=` are put behind it; the help text lists the groups' o
 """
 
 import secrets
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -36,9 +40,10 @@ def command_line(config_name: str) -> None:
         return
     try:
         overrides = with_resumed(arguments.overrides, multirun=arguments.multirun)
-        searched = [f"hydra.searchpath=[file://{Path(arguments.config_dir).resolve()}]"] if arguments.config_dir else []
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for job in jobs([*overrides, *searched], multirun=arguments.multirun):
+        if arguments.config_name or arguments.config_path:
+            raise CommandError("--config-name and --config-path: there is one configuration; --config-dir adds options")
+        with initialized(arguments.config_dir):
+            for job in jobs(overrides, multirun=arguments.multirun):
                 check(config_name, job)
     except (CommandError, HydraException, OmegaConfBaseException) as error:
         leave(error)
@@ -52,16 +57,50 @@ def leave(error: Exception) -> NoReturn:
     raise SystemExit(2)
 
 
+def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT) -> NoReturn:
+    """Say that a run was stopped and, where something is saved, how to go on; exit with `status`."""
+    print(f"stopped; to go on: {run.to_go_on}" if run.last.is_file() else "stopped before the first step", flush=True)
+    raise SystemExit(status)
+
+
+@contextmanager
+def initialized(config_dir: str | None) -> Iterator[None]:
+    """Hydra, ready to compose from conf/ and from the directory of `--config-dir`, as it will be in the run."""
+    search_path = create_config_search_path(str(CONF))
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise CommandError(f"--config-dir={config_dir}: no such directory")
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+    Hydra.create_main_hydra2(task_name="check", config_search_path=search_path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def parse(override: str) -> Override:
+    """One argument as Hydra reads it. Raises CommandError for what it cannot read."""
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        raise CommandError(
+            f"{override}: this is not KEY=VALUE; a value with special characters wants quotes of its own, "
+            "'KEY=\"VALUE\"'"
+        ) from None
+    if not parsed.key_or_group:
+        raise CommandError(f"{override}: the key is missing")
+    return parsed
+
+
 def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
     """The overrides of each job: of a sweep, every combination of its values."""
-    parser = OverridesParser.create()
     choices: list[list[Override]] = []
-    for override in parser.parse_overrides(list(overrides)):
+    for override in map(parse, overrides):
         if override.is_sweep_override() and not multirun:
             raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
         if override.is_sweep_override() and override.is_discrete_sweep():
             key = override.get_key_element()
-            choices.append(parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()]))
+            choices.append([parse(f"{key}={value}") for value in override.sweep_string_iterator()])
         else:
             choices.append([override])
     return (list(job) for job in product(*choices))
@@ -74,8 +113,7 @@ def with_resumed(overrides: Sequence[str], *, multirun: bool) -> list[str]:
         return list(overrides)
     if multirun:
         raise CommandError("resume= goes on with one run: leave -m out")
-    (parsed,) = OverridesParser.create().parse_overrides([given["resume"]])
-    run = RunDirectory(Path(str(parsed.value())).expanduser())
+    run = RunDirectory(Path(str(parse(given["resume"]).value())).expanduser())
     if not run.path.is_dir():
         raise CommandError(f"resume={run}: no such directory")
     if not (run.last.is_file() and run.overrides.is_file()):

@@ -1,9 +1,14 @@
 """Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
 
 import os
+import re
+import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,22 @@ class RunDirectory:
     def root(self) -> str:
         """The folder that holds this run and its like: where TensorBoard should look."""
         relative = Path(str(self))
-        return str(self) if relative.is_absolute() else relative.parts[0]
+        return str(self) if relative.is_absolute() else next(iter(relative.parts), ".")
+
+    @property
+    def to_go_on(self) -> str:
+        """The command that continues this run, as it can be typed."""
+        if re.fullmatch(r"[\w./+-]+", str(self), re.ASCII):
+            return f"python train.py resume={self}"
+        quoted = str(self).replace("'", r"\'")
+        argument = f"resume='{quoted}'"
+        return f"python train.py {shlex.quote(argument)}"
+
+    def keep_overrides(self, overrides: Sequence[str]) -> None:
+        """Note what the command line now says: a later resume goes on from there."""
+        kept = [override for override in overrides if not override.lstrip("+").startswith(("resume=", "resume_force="))]
+        self.overrides.parent.mkdir(exist_ok=True)
+        self.overrides.write_text(yaml.safe_dump(kept))
 
     def remove_if_unused(self) -> None:
         """Remove the directory if it holds nothing but the configuration that Hydra put there."""

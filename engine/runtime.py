@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = next(candidate for candidate, is_there in there.items() if is_there)
     if not there[name]:
-        raise DeviceError(f"trainer.device={name}: this machine has none that torch {torch.__version__} can use")
+        raise DeviceError(f"device={name}: this machine has none that torch {torch.__version__} can use")
     return torch.device(name)
 
 

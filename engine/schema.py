@@ -7,6 +7,7 @@ the value is, in the words that a user reads. The forms:
 
     int, float, bool, text       with bounds: float >= 0, < 1
     list of int >= 1             a list, each member so
+    list of 2 float              a list of so many
     directory                    text that names a directory that exists
     null, auto, fp32, 10         these words or numbers themselves
     int >= 1 | null              one or the other
@@ -24,9 +25,16 @@ import yaml
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 TYPES = {"int": int, "float": (int, float), "bool": bool, "text": str, "directory": str}
-SPOKEN = {"int": "a whole number", "float": "a number", "bool": "true or false", "directory": "a directory"}
+SPOKEN = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "text": "some text",
+    "directory": "a directory",
+}
 COMMENT = re.compile(r"#\s*\(([^)]*)\)\s*(.*)")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+LIST = re.compile(r"list of (?:(\d+) )?(.+)")
 BOUND = re.compile(r"(>=|<=|>|<)\s*(\S+)")
 
 
@@ -53,20 +61,27 @@ class Key:
 
 def _spoken(form: str) -> str:
     """One alternative as a person would say it."""
-    if form.startswith("list of "):
-        return "a list, each member " + _spoken(form.removeprefix("list of "))
+    if match := LIST.fullmatch(form):
+        count, member = match.groups()
+        return f"a list{f' of {count}' if count else ''}, each member {_spoken(member)}"
     kind, _, bounds = form.partition(" ")
     return f"{SPOKEN.get(kind, kind)} {bounds}".strip()
 
 
 def _fits(form: str, value: Any) -> bool:
     """Whether a plain value has the form of one alternative."""
-    if form.startswith("list of "):
-        return isinstance(value, list) and all(_fits(form.removeprefix("list of "), member) for member in value)
+    if match := LIST.fullmatch(form):
+        count, member = match.groups()
+        if not isinstance(value, list) or (count and len(value) != int(count)):
+            return False
+        return all(_fits(member, entry) for entry in value)
     kind, _, bounds = form.partition(" ")
     if kind not in TYPES:
-        return str(value) == form or (form == "null" and value is None)
+        word = yaml.safe_load(form)
+        return type(value) is type(word) and value == word
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        return False
+    if kind in ("text", "directory") and not value:
         return False
     if kind == "directory":
         return Path(value).expanduser().is_dir()

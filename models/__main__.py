@@ -27,12 +27,12 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Every network of conf/model/, older papers first, and within a paper the smaller networks."""
+    """Every network of conf/model/ that says its paper and counts: older papers first, in each the smaller networks."""
     found = []
     for file in CONF.glob("*.yaml"):
         head = HEAD.match(file.read_text())
         if head is None:
-            raise SystemExit(f"{file} does not begin with its paper and its counts")
+            continue
         values = head.groupdict()
         for name in ("parameters", "multiply_adds", "year"):
             values[name] = int(values[name].replace(",", ""))
@@ -41,11 +41,12 @@ def entries() -> Iterator[Entry]:
 
 
 def as_text() -> str:
-    """The zoo as a table for the terminal."""
+    """The zoo as a table for the terminal; networks that say no more than their name at its end."""
     lines = [f"{'name':<24}{'parameters':>12}{'multiply-adds':>16}  {'year':<6}paper"]
     for entry in entries():
         counts = f"{entry.parameters:>12,}{entry.multiply_adds:>16,}"
         lines.append(f"{entry.name:<24}{counts}  {entry.year:<6}{entry.authors}, {entry.place}")
+    lines += sorted({file.stem for file in CONF.glob("*.yaml")} - {entry.name for entry in entries()})
     return "\n".join(lines)
 
 

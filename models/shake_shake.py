@@ -121,6 +121,8 @@ class ShakeShake(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if width % 2:
+            raise ValueError(f"width={width} is odd: each half of a shortcut has half the channels")
         self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
         channels = 16

@@ -40,6 +40,8 @@ class VGG(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if len(depths) != 5:
+            raise ValueError(f"depths={list(depths)}: a VGG has five stages")
         channels = in_channels
         self.stages = nn.Sequential()
         for width, depth in zip((64, 128, 256, 512, 512), depths, strict=True):

@@ -98,7 +98,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     def run(*arguments: str, cwd: Path = tmp_path, timeout: float = 120, **environment: str):
         program, *rest = arguments
         return subprocess.run(
-            [sys.executable, program if program == "-m" else str(ROOT / program), *rest],
+            [sys.executable, program if program.startswith("-") else str(ROOT / program), *rest],
             cwd=cwd,
             capture_output=True,
             text=True,

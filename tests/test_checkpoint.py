@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine import build
 from engine.checkpoint import CheckpointError, read, require_same_settings, write
 
 
@@ -73,3 +74,23 @@ def test_changed_settings_are_named():
         require_same_settings(before, {"trainer": {"batch_size": 64, "device": "cpu"}, "seed": 0})
     with pytest.raises(CheckpointError, match=r"seed was 0 .* and is None now"):
         require_same_settings(before, {"trainer": {"batch_size": 128, "device": "cpu"}})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda checkpoint: checkpoint.pop("classes"), "KeyError 'classes'"),
+        (lambda checkpoint: checkpoint["config"]["model"].update(size=3), "unexpected keyword argument 'size'"),
+        (lambda checkpoint: checkpoint["state"]["model"].popitem(), "Missing key"),
+    ],
+)
+def test_a_checkpoint_that_does_not_describe_what_it_holds(train, spoil, said):
+    checkpoint = train("trainer.max_epochs=1").checkpoint()
+    spoil(checkpoint)
+    with pytest.raises(CheckpointError, match=f"does not describe what it holds: .*{said}"):
+        build.trained(checkpoint, device="cpu", eval_batch_size=None, root=None)
+
+
+def test_a_processor_evaluates_in_fp32_what_a_gpu_trained_in_fp16(train):
+    checkpoint = train("trainer.max_epochs=1").checkpoint() | {"precision": "fp16"}
+    assert build.trained(checkpoint, device="cpu", eval_batch_size=None, root=None).precision.name == "fp32"

@@ -1,11 +1,12 @@
 """Where images come from, and how they are divided."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.dataset import DataError, Dataset, Images, channel_statistics, split
-from data.folder import folder
+from data.folder import folder, read_image
 from data.shapes import OUTLINES, TEXTURES, shapes
 
 
@@ -147,7 +148,7 @@ def test_folder_with_a_class_that_is_only_in_test(photos):
 
 def test_folder_with_an_empty_class(photos):
     (photos / "train" / "empty").mkdir()
-    with pytest.raises(DataError, match=r"train/empty holds no png or jpg image"):
+    with pytest.raises(DataError, match=r"train/empty holds no image"):
         load(photos)
 
 
@@ -155,3 +156,37 @@ def test_folder_with_a_broken_image(photos):
     (photos / "train" / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(DataError, match=r"dog/broken\.png cannot be read as an image"):
         load(photos)
+
+
+def test_folder_with_one_class(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="has one class, cat: there is nothing to tell apart"):
+        folder(root=str(tmp_path), image_size=32, mean=None, std=None)
+
+
+def test_images_of_other_modes(tmp_path):
+    """Sixteen bits of grey keep their upper eight, transparent places are white, and a turned photograph is upright."""
+    ramp = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    assert (read_image(tmp_path / "grey.png", 32) == (ramp >> 8)[..., None]).all()
+
+    Image.fromarray(np.zeros((32, 32, 4), dtype=np.uint8)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", 32) == 255).all()
+
+    upright = np.zeros((32, 32, 3), dtype=np.uint8)
+    upright[:16] = 255
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert (read_image(tmp_path / "turned.png", 32) == upright).all()
+
+
+def test_one_given_statistic_is_kept_and_the_other_measured():
+    part = Images(torch.randint(0, 256, (20, 3, 4, 4), dtype=torch.uint8), torch.arange(20) % 2)
+    splits = split(Dataset(part, part, ["a", "b"], mean=[0.1, 0.2, 0.3]), val_size=0)
+    assert splits.mean == [0.1, 0.2, 0.3]
+    assert splits.std == channel_statistics(splits.train.images)[1]
+    with pytest.raises(DataError, match="the images have 3 channels"):
+        split(Dataset(part, part, ["a", "b"], mean=[0.1]), val_size=0)

@@ -144,7 +144,7 @@ def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):
         (("dataset=folder", "dataset.root={}"), "train is not a directory"),
         (("dataset=cifar10", "dataset.root={}", "dataset.mirrors=[]"), "Put cifar-10-python.tar.gz into"),
         (("dataset.val_size=1000",), "leaves too few of the 100 training images"),
-        (("trainer.device=mps",), "trainer.device=mps: this machine has none"),
+        (("trainer.device=mps",), "device=mps: this machine has none"),
         (("trainer.precision=fp16",), "trainer.precision=fp16 needs a GPU"),
     ],
 )
@@ -232,3 +232,17 @@ def test_the_readme_names_every_option():
     readme = (ROOT / "README.md").read_text()
     for file in (ROOT / "conf").glob("*/*.yaml"):
         assert f"`{file.stem}`" in readme, file
+
+
+def test_options_of_ones_own_directory(command, tmp_path):
+    """--config-dir adds options that are checked like any other."""
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "mine.yaml").write_text("defaults: [lenet5]\n")
+    settings = [*SMALL, "model=mine", "trainer.max_epochs=1"]
+    ended = command("train.py", "--config-dir", "own", *settings, "hydra.run.dir='my run'")
+    assert ended.returncode == 0, ended.stderr
+    assert "mine: 62,006 parameters" in ended.stdout
+    ended = command("train.py", *settings)
+    assert "model=mine: no such option" in ended.stderr
+    ended = command("evaluate.py", "checkpoint='my run'", "root=elsewhere")
+    assert "root=elsewhere: the data set of this run is not read from a directory" in ended.stderr

@@ -1,12 +1,16 @@
 """An interrupted run that is resumed ends bitwise as if it had never been interrupted."""
 
+import shlex
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.rundir import RunDirectory
 from engine.step import TrainStep
 
 # Every part of the state is in use: momentum, dropout's random numbers, two kinds of schedule at once.
@@ -87,14 +91,13 @@ def test_resumed_equals_undisturbed(train, monkeypatch, tmp_path, steps):
     assert curves(resumed.directory.tensorboard) == curves(undisturbed.directory.tensorboard)
 
 
-def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, capsys):
     interrupt_after(monkeypatch, 2, signal.SIGTERM)
     directory = tmp_path / "run"
     with pytest.raises(SystemExit) as exit_:
         train(*SETTINGS, directory=directory)
     assert exit_.value.code == 143
-    assert f"python train.py resume={directory}" in caplog.text
+    assert f"python train.py resume={directory}" in capsys.readouterr().out
     assert torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["state"]["step"] == 2
     assert '"status": "interrupted"' in (directory / "result.json").read_text()
 
@@ -118,7 +121,7 @@ def test_a_changed_setting_is_refused_by_name(train, capsys):
     with pytest.raises(SystemExit) as exit_:
         train(f"resume={run.directory.path}", "optimizer.lr=0.2", directory=run.directory.path)
     assert exit_.value.code == 2
-    assert "optimizer.lr was 0.1 when this run began and is 0.2 now" in capsys.readouterr().err
+    assert "optimizer.lr was 0.1 in this run so far and is 0.2 now" in capsys.readouterr().err
     assert run.result["status"] == "finished"
 
 
@@ -128,3 +131,58 @@ def test_a_changed_setting_can_be_forced(train):
         f"resume={run.directory.path}", "trainer.max_epochs=3", "resume_force=true", directory=run.directory.path
     )
     assert [record["epoch"] for record in longer.metrics] == [1, 2, 3]
+    assert yaml.safe_load(longer.directory.overrides.read_text())[-1] == "trainer.max_epochs=3"
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: no way to go on"),
+        ("trainer.max_epochs=1", "trainer.max_epochs=1: this run has come to epoch 2 already"),
+    ],
+)
+def test_what_cannot_even_be_forced(train, capsys, setting, answer):
+    run = train()
+    with pytest.raises(SystemExit) as exit_:
+        train(f"resume={run.directory.path}", setting, "resume_force=true", directory=run.directory.path)
+    assert exit_.value.code == 2
+    assert answer in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("directory", "command"),
+    [
+        ("/a/b-1", "python train.py resume=/a/b-1"),
+        ("/a/my run", """python train.py 'resume='"'"'/a/my run'"'"''"""),
+    ],
+)
+def test_the_command_that_goes_on_can_be_typed(directory, command):
+    run = RunDirectory(Path(directory))
+    assert run.to_go_on == command
+    (parsed,) = OverridesParser.create().parse_overrides(shlex.split(command)[2:])
+    assert parsed.value() == directory
+
+
+def test_interrupted_before_the_first_step_leaves_nothing(train, monkeypatch, tmp_path, capsys):
+    def splits(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.build.splits", splits)
+    with pytest.raises(SystemExit) as exit_:
+        train(directory=tmp_path / "run")
+    assert exit_.value.code == 130
+    assert "stopped before the first step" in capsys.readouterr().out
+
+
+def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp_path, capsys):
+    def final_test(*_, **__):
+        raise KeyboardInterrupt
+
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.report.final_test", final_test)
+        with pytest.raises(SystemExit) as exit_:
+            train(directory=directory)
+    assert exit_.value.code == 130
+    assert f"to go on: python train.py resume={directory}" in capsys.readouterr().out
+    assert train(f"resume={directory}", directory=directory).result["status"] == "finished"
