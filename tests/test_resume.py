@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import option_names
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -89,6 +90,21 @@ def test_resumed_equals_undisturbed(train, monkeypatch, tmp_path, steps):
     assert figures(resumed.metrics) == figures(undisturbed.metrics)
     assert figures([resumed.result]) == figures([undisturbed.result])
     assert curves(resumed.directory.tensorboard) == curves(undisturbed.directory.tensorboard)
+
+
+@pytest.mark.parametrize("optimizer", option_names("optimizer"))
+def test_every_optimizer_goes_on_where_it_was(train, monkeypatch, tmp_path, optimizer):
+    settings = (f"optimizer={optimizer}", "optimizer.lr=1e-3", "trainer.max_epochs=2")
+    undisturbed = train(*settings)
+    directory = tmp_path / "resumed"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(SystemExit):
+            train(*settings, directory=directory)
+    resumed = train(*settings, f"resume={directory}", directory=directory)
+    states = [run.checkpoint()["state"] for run in (undisturbed, resumed)]
+    assert same(states[0]["model"], states[1]["model"])
+    assert same(states[0]["optimizer"], states[1]["optimizer"])
 
 
 def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, capsys):

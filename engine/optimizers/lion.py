@@ -3,7 +3,7 @@
 Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv 2302.06675, algorithm 2.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,12 +20,8 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update; returns what `closure` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:
+        """One update."""
         for group in self.param_groups:
             lr, (beta1, beta2) = group["lr"], group["betas"]
             for parameter in group["params"]:
@@ -37,4 +33,3 @@ class Lion(Optimizer):
                 direction = state["momentum"].lerp(parameter.grad, 1 - beta1).sign_()
                 parameter.mul_(1 - lr * group["weight_decay"]).sub_(direction, alpha=lr)
                 state["momentum"].lerp_(parameter.grad, 1 - beta2)
-        return loss

@@ -6,7 +6,7 @@ before the root is taken, so that eps = 1 has a meaning; the mean square begins 
 rate goes into the momentum, so that a change of it acts on later steps only.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -27,12 +27,8 @@ class RMSprop(Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update; returns what `closure` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:
+        """One update."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -46,4 +42,3 @@ class RMSprop(Optimizer):
                 root = state["square"].add(group["eps"]).sqrt_()
                 state["momentum"].mul_(group["momentum"]).addcdiv_(gradient, root, value=group["lr"])
                 parameter.sub_(state["momentum"])
-        return loss
