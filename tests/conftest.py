@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from engine.command import register_resolvers
@@ -33,6 +34,8 @@ SMALL = (
 )
 
 register_resolvers()
+settings.register_profile("no deadline", deadline=None)  # the machine may be busy
+settings.load_profile("no deadline")
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # share the cores, in this process and in the commands
     threads = max(1, (os.cpu_count() or 1) // int(workers))
