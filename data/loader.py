@@ -1,21 +1,15 @@
 """Batches for training and for evaluation, from images that lie on the device as one tensor."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from data.augmentation import Operation
 from data.dataset import Images
-
-
-class Operation(Protocol):
-    """An image operation; data/augmentation/__init__.py says what is asked of it."""
-
-    draws: int
-
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor: ...
+from data.mixing import Mixing
 
 
 class Normalize:
@@ -41,12 +35,13 @@ class Normalize:
 
 
 class TrainLoader:
-    """All training images once an epoch, in a new order, augmented and normalised.
+    """All training images once an epoch, in a new order, augmented, normalised and mixed.
 
-    The order and every augmentation are functions of (seed, epoch) alone: there is no position to
-    save but the step, and `epoch(n, first_step)` yields what an uninterrupted epoch would yield from
-    there on. The last batch holds what is left over; a single image joins the batch before it, since
-    batch normalisation over one value has no meaning.
+    `operations` run in the order given. The order of the images, every augmentation and every mixture are
+    functions of (seed, epoch) alone: there is no position to save but the step, and
+    `epoch(n, first_step)` yields what an uninterrupted epoch would yield from there on. The last
+    batch holds what is left over; a single image joins the batch before it, since batch
+    normalisation over one value has no meaning.
     """
 
     def __init__(
@@ -55,13 +50,17 @@ class TrainLoader:
         *,
         batch_size: int,
         operations: Sequence[Operation],
+        mixings: Sequence[Mixing] = (),
         normalize: Normalize,
+        num_classes: int,
         seed: int,
     ):
         self.images = images
         self.batch_size = batch_size
         self.operations = operations
+        self.mixings = mixings
         self.normalize = normalize
+        self.num_classes = num_classes
         self.seed = seed
 
     def __len__(self) -> int:
@@ -70,17 +69,54 @@ class TrainLoader:
         return whole + (rest > 1 or whole == 0)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 [B, C, H, W], labels int64 [B]) of one epoch from `first_step` on."""
+        """Batches (images float32 [B, C, H, W], targets) of one epoch from `first_step` on.
+
+        Targets are labels int64 [B], or where there are mixings probabilities float32 [B, K].
+        """
         count, device = len(self.images), self.images.labels.device
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(device)
         uniform = [torch.rand(count, op.draws, generator=generator).to(device) for op in self.operations]
+        mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
-            images = self.images.images[chosen]
-            for operation, numbers in zip(self.operations, uniform, strict=True):
-                images = operation(images, numbers[chosen])
-            yield self.normalize(images), self.images.labels[chosen]
+            images = self.augment(self.images.images[chosen], [numbers[chosen] for numbers in uniform])
+            yield mix(step, images, self.images.labels[chosen])
+
+    def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
+        """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""
+        steps = list(zip(self.operations, uniform, strict=True))
+        for operation, numbers in steps:
+            if operation.place != "normalised":
+                images = operation(images, numbers)
+        images = self.normalize(images)
+        for operation, numbers in steps:
+            if operation.place == "normalised":
+                images = operation(images, numbers)
+        return images
+
+    def mixtures(self, epoch: int) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """What mixes the batches of an epoch: a function of (step, images, labels), with all its numbers drawn."""
+        if not self.mixings:
+            return lambda step, images, labels: (images, labels)
+        count, device = len(self.images), self.images.labels.device
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        # Kept in main memory, so that choosing a mixing does not wait for the device.
+        choices = rng.integers(len(self.mixings), size=len(self))
+        mixed = rng.random(len(self)) < [self.mixings[choice].probability for choice in choices]
+        ranks = torch.from_numpy(rng.random(count, np.float32)).to(device)
+        numbers = [torch.from_numpy(mixing.draw(count, rng)).to(device, torch.float32) for mixing in self.mixings]
+
+        def mix(step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            targets = F.one_hot(labels, self.num_classes).float()
+            if not mixed[step]:
+                return images, targets
+            mixing, start = self.mixings[choices[step]], step * self.batch_size
+            stop = start + (len(images) if mixing.per_image else 1)
+            partners = ranks[start : start + len(images)].argsort()
+            return mixing(images, targets, partners, numbers[choices[step]][start:stop])
+
+        return mix
 
 
 class EvalLoader:

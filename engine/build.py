@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from data.augmentation import in_order
 from data.dataset import DataError, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.check import CommandError, targets
@@ -117,11 +118,14 @@ def train_step(config: DictConfig, machine: Machine) -> TrainStep:
 def loaders(config: DictConfig, splits: Splits, machine: Machine) -> tuple[TrainLoader, EvalLoader, EvalLoader]:
     """Batches for training (augmented), validation and test, from images on the device."""
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
+    operations = {name: instantiate(operation) for name, operation in config.augmentation.items()}
     train = TrainLoader(
         splits.train.to(machine.device),
         batch_size=config.trainer.batch_size,
-        operations=[instantiate(operation) for operation in config.augmentation.values()],
+        operations=[operation.prepared(splits.train.images) for operation in in_order(operations)],
+        mixings=[instantiate(mixing) for mixing in config.mixing.values()],
         normalize=normalize,
+        num_classes=len(splits.classes),
         seed=config.seed,
     )
     val, test = (

@@ -25,7 +25,9 @@ OPERATIONS = (RandomCrop(4), RandomFlip(0.5))
 
 def loader(batch_size: int = 16, seed: int = 0, operations=OPERATIONS) -> TrainLoader:
     """A loader over the numbered images."""
-    return TrainLoader(numbered(), batch_size=batch_size, operations=list(operations), normalize=NORMALIZE, seed=seed)
+    return TrainLoader(
+        numbered(), batch_size=batch_size, operations=list(operations), normalize=NORMALIZE, num_classes=10, seed=seed
+    )
 
 
 def whole_epoch(loader: TrainLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

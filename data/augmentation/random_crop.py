@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.augmentation import Operation
+
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Operation):
     """Add `padding` black pixels on every side and cut out the old size at a random place."""
 
     padding: int
+    place = "crop"
     draws = 2
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data.augmentation import Operation
+
 
 @dataclass(frozen=True)
-class RandomFlip:
+class RandomFlip(Operation):
     """Mirror an image with the given probability."""
 
     probability: float
+    place = "flip"
     draws = 1
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:

@@ -1,0 +1,32 @@
+"""Cutout: a square of the image is painted over with the mean colour.
+
+DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
+arXiv 1708.04552, sec. 3.2: its centre is any pixel, so that part of the square may lie outside.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.augmentation import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Operation):
+    """A square of `length` pixels about a random pixel becomes 0, the mean colour of normalised images."""
+
+    length: int
+    place = "normalised"
+    draws = 2
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        rows = self.hidden(uniform[:, 0], images.shape[2])
+        columns = self.hidden(uniform[:, 1], images.shape[3])
+        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+
+    def hidden(self, uniform: Tensor, size: int) -> Tensor:
+        """Which of `size` pixels lie in the square, whose centre is at `uniform` [B] of them: bool [B, size]."""
+        first = (uniform * size).long() - self.length // 2
+        pixel = torch.arange(size, device=uniform.device)
+        return (pixel >= first[:, None]) & (pixel < first[:, None] + self.length)
