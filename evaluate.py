@@ -18,12 +18,16 @@ def main(config: DictConfig) -> None:
     file = find_checkpoint(config.checkpoint)
     try:
         trained = build.trained(
-            read(file), device=config.device, eval_batch_size=config.eval_batch_size, root=config.root
+            read(file),
+            weights=config.weights,
+            device=config.device,
+            eval_batch_size=config.eval_batch_size,
+            root=config.root,
         )
     except build.USER_ERRORS as error:
         leave(error)
     figures = evaluate(trained.model, trained.test, precision=trained.precision)
-    report.evaluation(file, figures, trained.classes)
+    report.evaluation(file, trained.weights, figures, trained.classes)
 
 
 if __name__ == "__main__":

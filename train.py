@@ -37,9 +37,10 @@ def train(config: DictConfig, run: RunDirectory) -> None:
         machine = build.machine(config)
         splits = build.splits(config)
         state = build.state(config, splits, machine)
-        train, val, test = build.loaders(config, splits, machine)
-        schedule = make_schedule(config, steps_per_epoch=len(train))
-        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(train)))
+        loaders = build.loaders(config, splits, machine)
+        steps = len(loaders.train)
+        schedule = make_schedule(config, steps_per_epoch=steps)
+        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=steps))
         if config.resume:
             checkpoints.resume(state, force=config.resume_force)
             run.keep_overrides(overrides)
@@ -49,13 +50,13 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     facts = report.facts(choices, config.seed, splits, state.model, machine)
     report.introduce(facts)
     try:
-        with RunLog(run, facts, epochs_done=state.step // len(train)) as log:
+        with RunLog(run, facts, epochs_done=state.step // steps) as log:
             if state.step == 0:
-                log.first_batch(train)
+                log.first_batch(loaders.train)
             fit(
                 state,
-                train=train,
-                val=val,
+                train=loaders.train,
+                after_epoch=loaders.after_epoch,
                 train_step=build.train_step(config, machine),
                 schedule=schedule,
                 max_epochs=config.trainer.max_epochs,
@@ -63,7 +64,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 save=lambda name: checkpoints.save(name, state),
             )
             figures = report.final_test(
-                state, test, checkpoints, precision=machine.precision, last_epoch=config.trainer.max_epochs
+                state, loaders.test, checkpoints, precision=machine.precision, last_epoch=config.trainer.max_epochs
             )
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from data.augmentation import in_order
-from data.dataset import DataError, Splits, split
+from data.dataset import DataError, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.check import CommandError, targets
 from engine.checkpoint import CheckpointError, leaves
 from engine.runtime import DeviceError, Precision, choose_device, choose_precision, seed_everything, versions
-from engine.state import TrainState
+from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 
 USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
@@ -82,6 +82,7 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
         optimizer=optimizer(config, model),
         scaler=machine.precision.scaler(),
         totals=torch.zeros(3, device=machine.device),
+        averages={name: instantiate(average, model=model) for name, average in config.averages.items()},
     )
 
 
@@ -107,32 +108,51 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 def train_step(config: DictConfig, machine: Machine) -> TrainStep:
     """What happens to a batch."""
+    step = plain(config.step)
     return TrainStep(
         loss=instantiate(config.loss),
         precision=machine.precision,
         micro_batches=config.trainer.micro_batches,
-        **plain(config.step),
+        sam=instantiate(step.pop("sam")) or None,
+        **step,
     )
 
 
-def loaders(config: DictConfig, splits: Splits, machine: Machine) -> tuple[TrainLoader, EvalLoader, EvalLoader]:
-    """Batches for training (augmented), validation and test, from images on the device."""
+@dataclass(frozen=True)
+class Loaders:
+    """Batches for training, and for evaluation after each epoch (by what the figures are called) and at the end."""
+
+    train: TrainLoader
+    after_epoch: dict[str, EvalLoader]
+    test: EvalLoader
+
+
+def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
+    """Batches from images on the device; those for training are augmented."""
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
     operations = {name: instantiate(operation) for name, operation in config.augmentation.items()}
     train = TrainLoader(
         splits.train.to(machine.device),
         batch_size=config.trainer.batch_size,
         operations=[operation.prepared(splits.train.images) for operation in in_order(operations)],
-        mixings=[instantiate(mixing) for mixing in config.mixing.values()],
+        mixings=[instantiate(mixing) for _, mixing in sorted(config.mixing.items())],
         normalize=normalize,
         num_classes=len(splits.classes),
         seed=config.seed,
     )
-    val, test = (
-        EvalLoader(images.to(machine.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
-        for images in (splits.val, splits.test)
+    after_epoch = {"val": splits.val} if len(splits.val) else {}
+    if config.trainer.clean_train_accuracy:
+        after_epoch["clean_train"] = splits.train
+    return Loaders(
+        train,
+        {name: evaluation_loader(config, images, normalize) for name, images in after_epoch.items()},
+        evaluation_loader(config, splits.test, normalize),
     )
-    return train, val, test
+
+
+def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize) -> EvalLoader:
+    """Batches of all images as they are."""
+    return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
 
 
 def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_per_epoch: int) -> dict[str, Any]:
@@ -154,19 +174,24 @@ class Trained:
     """A network from a checkpoint, with the images to test it on."""
 
     model: nn.Module
+    weights: str
     test: EvalLoader
     classes: Sequence[str]
     precision: Precision
 
 
-def trained(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | None, root: str | None) -> Trained:
+def trained(
+    checkpoint: dict[str, Any], *, weights: str | None, device: str, eval_batch_size: int | None, root: str | None
+) -> Trained:
     """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
+
+    `weights` are "model" or the name of an average, None those that count (`result_weights`).
 
     A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
     checkpoint asks for code that is not this project's, or does not describe what it holds.
     """
     try:
-        return rebuild(checkpoint, device=device, eval_batch_size=eval_batch_size, root=root)
+        return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -174,7 +199,9 @@ def trained(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | N
         raise CheckpointError(f"the checkpoint does not describe what it holds: {reason}") from error
 
 
-def rebuild(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | None, root: str | None) -> Trained:
+def rebuild(
+    checkpoint: dict[str, Any], *, weights: str | None, device: str, eval_batch_size: int | None, root: str | None
+) -> Trained:
     """What `trained` does, with whatever exception comes of a checkpoint that is not sound."""
     saved = checkpoint["config"]
     for group, package in (("model", "models"), ("dataset", "data")):
@@ -190,7 +217,8 @@ def rebuild(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | N
     fp16_on_cpu = checkpoint["precision"] == "fp16" and choose_device(device).type == "cpu"
     here = machine(config, precision="fp32" if fp16_on_cpu else checkpoint["precision"])
     model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
-    model.load_state_dict(checkpoint["state"]["model"])
+    name, values = chosen_weights(checkpoint, weights)
+    model.load_state_dict(values)
     model.to(here.device, memory_format=here.memory_format)
     images = splits(config)
     if list(images.classes) != checkpoint["classes"]:
@@ -198,8 +226,19 @@ def rebuild(checkpoint: dict[str, Any], *, device: str, eval_batch_size: int | N
             f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"
         )
     normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
-    test = EvalLoader(images.test.to(here.device), batch_size=saved["trainer"]["eval_batch_size"], normalize=normalize)
-    return Trained(model, test, checkpoint["classes"], here.precision)
+    test = evaluation_loader(config, images.test, normalize)
+    return Trained(model, name, test, checkpoint["classes"], here.precision)
+
+
+def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:
+    """The weights of a checkpoint by name, or for None those that count, with their name. Raises CheckpointError."""
+    state = checkpoint["state"]
+    kept = weights_by_name(state)
+    if name is None:
+        name = result_weights(state, epoch=state["step"] / checkpoint["steps_per_epoch"])
+    if name not in kept:
+        raise CheckpointError(f"weights={name}: the checkpoint has {' and '.join(kept)}")
+    return name, kept[name]
 
 
 def require_own_code(node: Any, allowed: frozenset[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
 
 # Settings that do not alter what a run computes, and so may differ when it is resumed.
 FREE = ("resume", "resume_force", "trainer.device", "trainer.eval_batch_size", "dataset.root", "dataset.mirrors")

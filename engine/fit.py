@@ -7,8 +7,8 @@ from collections.abc import Callable
 from data.loader import EvalLoader, TrainLoader
 from engine.evaluate import evaluate
 from engine.logging import RunLog
-from engine.runtime import StopRequest
-from engine.state import TrainState
+from engine.runtime import Precision, StopRequest
+from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 
 
@@ -20,7 +20,7 @@ def fit(
     state: TrainState,
     *,
     train: TrainLoader,
-    val: EvalLoader,
+    after_epoch: dict[str, EvalLoader],
     train_step: TrainStep,
     schedule: Callable[[float], float],
     max_epochs: int,
@@ -29,9 +29,10 @@ def fit(
 ) -> None:
     """Train `state` until it has seen the images `max_epochs` times.
 
-    `save` keeps a checkpoint under a name: "last" after each epoch and, on a signal, after any step;
-    "best" where the validation accuracy is the highest so far. Raises Interrupted after a signal and
-    Diverged when the loss is no longer finite.
+    After each epoch the network and its averages are evaluated on the images of `after_epoch`;
+    "val" among them choose the best epoch. `save` keeps a checkpoint under a name: "last" after each epoch
+    and, on a signal, after any step; "best" where the validation accuracy is the highest so far.
+    Raises Interrupted after a signal and Diverged when the loss is no longer finite.
     """
     steps = len(train)
     with StopRequest() as stop:
@@ -42,34 +43,49 @@ def fit(
             for images, targets in log.progress(batches, state, steps=steps, max_epochs=max_epochs):
                 set_learning_rate(state.optimizer, schedule(state.step / steps))
                 train_step(state, images, targets)
+                for average in state.averages.values():
+                    average.update(state.model, epoch=state.step / steps, max_epochs=max_epochs)
                 if stop.signal and state.step % steps:
                     state.seconds += time.perf_counter() - begun
                     save("last")
                     stop.check()
 
-            loss, accuracy, count = state.take_totals()
-            trained = time.perf_counter()
-            record = {
-                "epoch": epoch + 1,
-                "train_loss": loss,
-                "train_accuracy": accuracy,
-                "learning_rate": state.optimizer.param_groups[0]["lr"],
-                "images_per_second": (count - first_step * train.batch_size) / (trained - begun),
-            }
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"the loss became {loss} in epoch {epoch + 1}, learning rate {record['learning_rate']:.2g}"
-                )
-            if len(val):
-                figures = evaluate(state.model, val, precision=train_step.precision)
-                record |= {
-                    "val_loss": figures.loss,
-                    "val_accuracy": figures.accuracy,
-                    "val_top5_accuracy": figures.top5_accuracy,
-                }
+            record = epoch_record(state, train, first_step, seconds=time.perf_counter() - begun)
+            for average in state.averages.values():
+                average.settle(train.epoch(epoch), train_step.precision)
+            record |= evaluations(state, after_epoch, train_step.precision)
             state.seconds += time.perf_counter() - begun
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
-            if len(val) and state.is_best(epoch + 1, figures.accuracy):
+            if "val" in after_epoch and state.is_best(record):
                 save("best")
             save("last")
             stop.check()
+
+
+def epoch_record(state: TrainState, train: TrainLoader, first_step: int, *, seconds: float) -> dict[str, float]:
+    """What an epoch's training came to, by name, where `seconds` were spent since its step `first_step`.
+
+    An accuracy on mixed images, which no network could bring to 1, has a name of its own. Raises Diverged.
+    """
+    loss, accuracy, count = state.take_totals()
+    epoch, rate = state.step // len(train), state.optimizer.param_groups[0]["lr"]
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss became {loss} in epoch {epoch}, learning rate {rate:.2g}")
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "train_accuracy_mixed" if train.mixings else "train_accuracy": accuracy,
+        "learning_rate": rate,
+        "images_per_second": (count - first_step * train.batch_size) / seconds,
+    }
+
+
+def evaluations(state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision) -> dict[str, float]:
+    """The figures of the network and its averages under names such as val_loss, or val_accuracy_ema for an average."""
+    record = {}
+    for images, batches in after_epoch.items():
+        for weights, network in state.networks().items():
+            figures = evaluate(network, batches, precision=precision)
+            for quantity in ("loss", "accuracy", "top5_accuracy"):
+                record[f"{images}_{quantity}{suffix(weights)}"] = getattr(figures, quantity)
+    return record

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -120,13 +121,16 @@ class RunLog:
         with open(self.run.metrics, "a") as file:
             file.write(json.dumps(record) + "\n")
         epoch = record["epoch"]
-        for name, tag in SCALARS.items():
-            if name in record:
-                self.writer.add_scalar(tag, record[name], epoch)
+        for name, value in record.items():
+            if shown := tag(name):
+                self.writer.add_scalar(shown, value, epoch)
         self.writer.flush()
-        figures = [f"train loss {record['train_loss']:.4f} accuracy {percent(record['train_accuracy'])}"]
-        if "val_loss" in record:
-            figures.append(f"val loss {record['val_loss']:.4f} accuracy {percent(record['val_accuracy'])}")
+        figures = [
+            f"{images.replace('_', ' ')} loss {record[f'{images}_loss']:.4f} "
+            f"accuracy {', '.join(accuracies(record, images))}"
+            for images in ("train", "clean_train", "val")
+            if f"{images}_loss" in record
+        ]
         figures.append(f"learning rate {record['learning_rate']:.2g}")
         figures.append(f"{record['images_per_second']:,.0f} images/s")
         figures.append(f"{duration(record['seconds'] / epoch * (max_epochs - epoch))} left")
@@ -147,12 +151,25 @@ class RunLog:
 
 
 FINAL = ("test_accuracy", "val_accuracy", "train_accuracy", "test_loss", "val_loss", "train_loss")
-SCALARS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/val",
-    "train_accuracy": "accuracy/train",
-    "val_accuracy": "accuracy/val",
-    "val_top5_accuracy": "accuracy/val top-5",
-    "learning_rate": "learning rate",
-    "images_per_second": "speed/images per second",
-}
+
+
+def accuracies(record: dict[str, Any], images: str) -> Iterator[str]:
+    """Accuracies of an epoch on some images as a person reads them, each with what distinguishes it."""
+    for name, value in record.items():
+        kind = name.removeprefix(f"{images}_accuracy")
+        if kind != name:
+            yield f"{percent(value)} {kind.lstrip('_')}".rstrip()
+
+
+OTHER_TAGS = {"learning_rate": "learning rate", "images_per_second": "speed/images per second"}
+FIGURE = re.compile(r"(clean_train|train|val)_(top5_)?(loss|accuracy)(?:_(\w+))?")
+
+
+def tag(name: str) -> str | None:
+    """TensorBoard's name for a figure of an epoch: val_top5_accuracy_ema is accuracy/val top-5 ema; None: not shown."""
+    if not (match := FIGURE.fullmatch(name)):
+        return OTHER_TAGS.get(name)
+    images, top5, quantity, which = match.groups()
+    return " ".join(
+        [f"{quantity}/{images.replace('_', ' ')}", *(["top-5"] if top5 else []), *([which] if which else [])]
+    )

@@ -17,7 +17,7 @@ from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
 from engine.rundir import RunDirectory
 from engine.runtime import Precision, describe_device, git_revision, versions
-from engine.state import TrainState
+from engine.state import TrainState, suffix, weights_by_name
 
 
 def facts(choices: dict[str, Any], seed: int, splits: Splits, model: nn.Module, machine: Machine) -> dict[str, Any]:
@@ -64,42 +64,51 @@ def final_test(
 ) -> dict[str, Any]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
-    The result is that of the best epoch on the validation images, or without any that of the last.
+    The result is that of the epoch and the weights (the network's or an average) that did best on the
+    validation images; without any that of the last epoch, and of the last average if there is one.
     """
-    last = chosen = evaluate(state.model, test, precision=precision)
-    epoch = last_epoch
+    last = {name: evaluate(network, test, precision=precision) for name, network in state.networks().items()}
+    epoch, weights = last_epoch, list(last)[-1]
+    chosen = last[weights]
     if state.best_epoch:
         best = read(checkpoints.files["best"])
-        state.model.load_state_dict(best["state"]["model"])
-        chosen, epoch = evaluate(state.model, test, precision=precision), state.best_epoch
+        epoch, weights = state.best_epoch, state.best_weights
+        state.model.load_state_dict(weights_by_name(best["state"])[weights])
+        chosen = evaluate(state.model, test, precision=precision)
     return {
         "chosen_epoch": epoch,
+        "chosen_weights": weights,
         "test_loss": chosen.loss,
         "test_accuracy": chosen.accuracy,
         "test_top5_accuracy": chosen.top5_accuracy,
         "test_accuracy_best": chosen.accuracy if state.best_epoch else None,
-        "test_accuracy_last": last.accuracy,
+        **{f"test_accuracy_last{suffix(name)}": figures.accuracy for name, figures in last.items()},
     }
 
 
 def conclude(figures: dict[str, Any], run: RunDirectory) -> None:
     """Say how it went, where the run is, and how to look at its curves."""
-    by_epoch = f"of epoch {figures['chosen_epoch']}"
-    if figures["test_accuracy_best"] is not None:
-        by_epoch += f", the best in validation; last epoch {percent(figures['test_accuracy_last'])}"
+    whose = "" if figures["chosen_weights"] == "model" else f"{figures['chosen_weights']} "
+    by_epoch = f"{whose}of epoch {figures['chosen_epoch']}"
+    by_epoch += ", the best in validation" if figures["test_accuracy_best"] is not None else ""
     say(f"test accuracy {percent(figures['test_accuracy'])} ({by_epoch})")
+    last = {
+        name.removeprefix("test_accuracy_last").lstrip("_"): value for name, value in figures.items() if "_last" in name
+    }
+    if len(last) > 1 or figures["test_accuracy_best"] is not None:
+        say(f"last epoch: {', '.join(f'{weights} {percent(value)}'.lstrip() for weights, value in last.items())}")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
 
 
-def evaluation(file: Path, figures: Evaluation, classes: Sequence[str]) -> None:
+def evaluation(file: Path, weights: str, figures: Evaluation, classes: Sequence[str]) -> None:
     """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file."""
-    say(f"{file}: {figures.images:,} test images")
+    say(f"{file}{'' if weights == 'model' else f', {weights}'}: {figures.images:,} test images")
     say(f"loss {figures.loss:.4f}, accuracy {percent(figures.accuracy)}, top-5 {percent(figures.top5_accuracy)}")
     width = max(len(name) for name in classes)
     for name, accuracy in zip(classes, figures.class_accuracy, strict=True):
         say(f"  {name:<{width}}  {'no images' if accuracy is None else f'{percent(accuracy):>9}'}")
     directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     content = asdict(figures) | {"class_accuracy": dict(zip(classes, figures.class_accuracy, strict=True))}
-    write_json(directory / "evaluation.json", {"checkpoint": str(file), **content})
+    write_json(directory / "evaluation.json", {"checkpoint": str(file), "weights": weights, **content})
     say(f"written to {RunDirectory(directory)}/evaluation.json")

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.runtime import Precision
+from engine.sam import SAM
 from engine.state import TrainState
 
 
@@ -15,16 +16,37 @@ class TrainStep:
     """Forward, backward and update on one batch, without waiting for the device.
 
     The batch is computed in `micro_batches` parts whose gradients add up to that of the whole.
-    Gradients longer than `max_grad_norm` (over all parameters) are scaled down to it; 0 leaves them.
+    With `sam` the gradient is taken at a neighbour of the weights. Gradients longer than
+    `max_grad_norm` (over all parameters) are scaled down to it, and after the update so are the
+    weights that come into a channel or unit if they are longer than `max_weight_norm`; 0 leaves them.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     precision: Precision
     micro_batches: int
+    sam: SAM | None
     max_grad_norm: float
+    max_weight_norm: float
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
+        state.totals += self.add_gradients(state, images, targets)
+        if self.sam:
+            with self.sam.at_worst_neighbour(state.model):
+                self.add_gradients(state, images, targets)
+        if self.max_grad_norm:
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_grad_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        if self.max_weight_norm:
+            limit_weights(state.model, self.max_weight_norm)
+        state.step += 1
+
+    def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
+        """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""
+        totals = torch.zeros_like(state.totals)
         for part, part_targets in zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
             with self.precision.autocast():
                 logits, *auxiliary = as_tuple(state.model(part))
@@ -35,19 +57,24 @@ class TrainStep:
             with torch.no_grad():
                 labels = part_targets if part_targets.ndim == 1 else part_targets.argmax(1)
                 correct = (logits.argmax(1) == labels).sum()
-                state.totals += torch.stack([loss * len(part), correct, torch.ones_like(loss) * len(part)])
-        if self.max_grad_norm:
-            state.scaler.unscale_(state.optimizer)
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_grad_norm)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad()
-        state.step += 1
+                totals += torch.stack([loss * len(part), correct, torch.ones_like(loss) * len(part)])
+        return totals
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What a network yields in training: its logits, and behind them those of auxiliary heads if it has any."""
     return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@torch.no_grad()
+def limit_weights(model: nn.Module, longest: float) -> None:
+    """Max-norm regularization: weights into a channel or unit that are longer than `longest` are scaled down to it.
+
+    Srivastava et al. 2014, JMLR 15, sec. 5.1. Norms and biases are left alone.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.renorm_(2, 0, longest)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -114,28 +114,29 @@ class Checkpointed(nn.Sequential):
         if not (self.enabled and self.training and torch.is_grad_enabled()):
             return super().forward(x)
         for module in self:
-            contexts = partial(_keep_statistics_on_repetition, module)
+            contexts = partial(_passes, module)
             x = checkpoint(module, x, use_reentrant=False, context_fn=contexts)
         return x
 
 
-def _keep_statistics_on_repetition(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _passes(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of a checkpointed module's two passes; in the second, running statistics stay as they are."""
+    return nullcontext(), statistics_kept(module)
 
-    @contextmanager
-    def still() -> Iterator[None]:
-        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-        for norm in norms:
-            norm.momentum = 0.0
-        try:
-            yield
-        finally:
-            for norm, (momentum, count) in zip(norms, before, strict=True):
-                norm.momentum = momentum
-                norm.num_batches_tracked.copy_(count)
 
-    return nullcontext(), still()
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within, training passes leave batch norm's running statistics as they are."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 class DropPath(nn.Module):

@@ -41,13 +41,13 @@ class Bomb:
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": 1, "bomb": Bomb()}, "last.pt")
+    torch.save({"format": 2, "bomb": Bomb()}, "last.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt is not a checkpoint"):
         read(Path("last.pt"))
     assert not Path("exploded").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"format": 1}), b"PK\x03\x04 rubbish"])
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"format": 2}), b"PK\x03\x04 rubbish"])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"last\.pt is not a checkpoint") as caught:
@@ -63,7 +63,7 @@ def test_a_bare_state_dict_is_refused(tmp_path):
 
 def test_another_format_is_named(tmp_path):
     torch.save({"format": 99}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 1"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 2"):
         read(tmp_path / "last.pt")
 
 
@@ -88,9 +88,11 @@ def test_a_checkpoint_that_does_not_describe_what_it_holds(train, spoil, said):
     checkpoint = train("trainer.max_epochs=1").checkpoint()
     spoil(checkpoint)
     with pytest.raises(CheckpointError, match=f"does not describe what it holds: .*{said}"):
-        build.trained(checkpoint, device="cpu", eval_batch_size=None, root=None)
+        build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
 
 
 def test_a_processor_evaluates_in_fp32_what_a_gpu_trained_in_fp16(train):
     checkpoint = train("trainer.max_epochs=1").checkpoint() | {"precision": "fp16"}
-    assert build.trained(checkpoint, device="cpu", eval_batch_size=None, root=None).precision.name == "fp32"
+    assert (
+        build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None).precision.name == "fp32"
+    )

@@ -188,7 +188,7 @@ def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target
     content["config"][section]["_target_"] = target
     torch.save(content, run.directory.best)
     with pytest.raises(CheckpointError, match=f"the checkpoint asks for {target}, which conf/ does not name"):
-        build.trained(read(run.directory.best), device="cpu", eval_batch_size=None, root=None)
+        build.trained(read(run.directory.best), weights=None, device="cpu", eval_batch_size=None, root=None)
 
 
 # The README

@@ -1,6 +1,7 @@
 """Every option of every group composes, builds and trains a step; those of the model group do so in test_zoo.py."""
 
 import re
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def train_a_step(*overrides: str) -> torch.Tensor:
     config = composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", *overrides)
     machine, splits = build.machine(config), tiny_splits()
     state = build.state(config, splits, machine)
-    train, _, _ = build.loaders(config, splits, machine)
+    train = build.loaders(config, splits, machine).train
     before = torch.cat([parameter.detach().clone().flatten() for parameter in state.model.parameters()])
     state.model.train()
     images, targets = next(train.epoch(0))
@@ -84,6 +85,11 @@ def test_a_regularizer_has_a_place_in_the_network_or_is_refused(model):
                 build.network(build.plain(config.model), num_classes=10, in_channels=3)
 
 
+@pytest.mark.parametrize("pair", list(combinations(option_names("regularization"), 2)), ids="+".join)
+def test_two_regularizers_together(pair):
+    assert train_a_step("model=resnet20", "model.depths=[1,1,1]", f"regularization=[{','.join(pair)}]").isfinite().all()
+
+
 def test_all_regularizers_at_once():
     every = ",".join(option_names("regularization"))
     assert train_a_step("model=resnet20", f"regularization=[{every}]").any()
@@ -101,12 +107,16 @@ def test_precisions_and_memory_formats(precision, memory_format):
     assert train_a_step(f"trainer.precision={precision}", f"trainer.memory_format={memory_format}").any()
 
 
-def test_the_order_of_image_operations_is_that_of_the_configuration():
-    names = [operation["_target_"].rpartition(".")[2] for operation in build.plain(composed().augmentation).values()]
-    assert names == ["RandomCrop", "RandomFlip"]
+@pytest.mark.parametrize("chosen", list(permutations(["cutout", "mixup", "cutmix"])))
+def test_image_operations_run_in_the_order_of_their_places(chosen):
+    """Whatever the order on the command line; those at the same place by name."""
+    config = composed(f"regularization=[{','.join(chosen)}]", "trainer.device=cpu")
+    train = build.loaders(config, tiny_splits(), build.machine(config)).train
+    assert [type(operation).__name__ for operation in train.operations] == ["RandomCrop", "RandomFlip", "Cutout"]
+    assert [type(mixing).__name__ for mixing in train.mixings] == ["CutMix", "Mixup"]
 
 
 def test_an_image_operation_can_be_left_out():
     config = composed("~augmentation.flip", "augmentation.crop.padding=2", "trainer.device=cpu")
-    train, _, _ = build.loaders(config, tiny_splits(), build.machine(config))
+    train = build.loaders(config, tiny_splits(), build.machine(config)).train
     assert [operation.padding for operation in train.operations] == [2]

@@ -14,11 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.rundir import RunDirectory
 from engine.step import TrainStep
 
-# Every part of the state is in use: momentum, dropout's random numbers, two kinds of schedule at once.
+# Every part of the state is in use: momentum, all regularizers, two kinds of schedule at once.
 SETTINGS = (
     "model=resnet20",
     "model.depths=[1,1,1]",
-    "regularization=[weight_decay,dropout,label_smoothing,gradient_clipping]",
+    f"regularization=[{','.join(option_names('regularization'))}]",
+    "regularization.swa.start=1",
     "scheduler=cosine",
     "scheduler.warmup_epochs=1",
     "trainer.micro_batches=2",

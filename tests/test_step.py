@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from engine import build
 from engine.runtime import choose_precision
+from engine.sam import SAM
 from engine.state import TrainState
 from engine.step import TrainStep, set_learning_rate
 
@@ -30,13 +31,22 @@ def fresh_state(model: nn.Module, precision: str = "fp32", lr: float = 0.1) -> T
     )
 
 
-def train_step(loss=None, precision: str = "fp32", micro_batches: int = 1, max_grad_norm: float = 0) -> TrainStep:
+def train_step(
+    loss=None,
+    precision: str = "fp32",
+    micro_batches: int = 1,
+    sam=None,
+    max_grad_norm: float = 0,
+    max_weight_norm: float = 0,
+) -> TrainStep:
     """A step with only what a test is about."""
     return TrainStep(
         loss=loss or nn.CrossEntropyLoss(),
         precision=choose_precision(precision, CPU),
         micro_batches=micro_batches,
+        sam=sam,
         max_grad_norm=max_grad_norm,
+        max_weight_norm=max_weight_norm,
     )
 
 
@@ -187,3 +197,65 @@ def test_dropout_reaches_the_network(name):
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_sam_takes_the_gradient_uphill(batch, adaptive, micro_batches):
+    """Beside equation 2 worked out tensor by tensor; adaptive: equation 11 of ASAM."""
+    images, labels = batch
+    ours, theirs = network(), network()
+    train_step(sam=SAM(radius=0.1, adaptive=adaptive), micro_batches=micro_batches)(fresh_state(ours), images, labels)
+
+    F.cross_entropy(theirs(images), labels).backward()
+    own = [parameter.detach().clone() for parameter in theirs.parameters()]
+    units = [weight.abs() if adaptive else torch.ones_like(weight) for weight in own]
+    scaled = [unit * parameter.grad for unit, parameter in zip(units, theirs.parameters(), strict=True)]
+    length = torch.cat([part.flatten() for part in scaled]).norm()
+    with torch.no_grad():
+        for parameter, unit, part in zip(theirs.parameters(), units, scaled, strict=True):
+            parameter += 0.1 * unit * part / length
+    theirs.zero_grad()
+    F.cross_entropy(theirs(images), labels).backward()
+    with torch.no_grad():
+        for parameter, before in zip(theirs.parameters(), own, strict=True):
+            parameter.copy_(before - 0.1 * parameter.grad)
+    torch.testing.assert_close(flat(ours), flat(theirs), rtol=1e-5, atol=1e-7)
+    plain = network()
+    train_step()(fresh_state(plain), images, labels)
+    assert not torch.allclose(flat(ours), flat(plain), rtol=1e-3, atol=1e-5)
+
+
+def test_sam_counts_a_batch_once(batch):
+    """In the totals and in batch norm's statistics, which are those of the weights themselves."""
+    images, labels = batch
+    states = []
+    for sam in (None, SAM(radius=0.5, adaptive=False)):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(3600, 10)
+        )
+        states.append(fresh_state(model))
+        train_step(sam=sam)(states[-1], images, labels)
+    assert states[0].take_totals() == states[1].take_totals()
+    for first, second in zip(states[0].model.buffers(), states[1].model.buffers(), strict=True):
+        assert torch.equal(first, second)
+    assert states[1].model[0].momentum == 0.1
+
+
+def test_max_norm_limits_the_weights_into_a_unit(batch):
+    """Longer ones are scaled down to the limit, shorter ones and biases are left alone."""
+    images, labels = batch
+    model, reference = network(), network()
+    for net in (model, reference):
+        with torch.no_grad():
+            net[3].weight[0] *= 50
+            net[3].bias += 9
+    train_step()(fresh_state(reference), images, labels)
+    train_step(max_weight_norm=2.0)(fresh_state(model), images, labels)
+    lengths = reference[3].weight.norm(dim=1)
+    assert lengths[0] > 2 > lengths[1:].max()
+    torch.testing.assert_close(model[3].weight[0], reference[3].weight[0] * (2 / lengths[0]))
+    assert torch.equal(model[3].weight[1:], reference[3].weight[1:])
+    assert torch.equal(model[3].bias, reference[3].bias)
+    assert torch.equal(model[0].weight, reference[0].weight)

@@ -1,0 +1,49 @@
+"""Sharpness-aware minimisation: the gradient is taken where the loss nearby is worst.
+
+Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
+Generalization", ICLR 2021, arXiv 2010.01412, eq. 2 and algorithm 1. Adaptive: Kwon, Kim, Park and
+Choi, "ASAM", ICML 2021, arXiv 2102.11600, eq. 11, where distances are relative to the weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.layers import statistics_kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAM:
+    """Climbs `radius` along the gradient, which doubles the cost of a step."""
+
+    radius: float
+    adaptive: bool
+
+    @contextmanager
+    def at_worst_neighbour(self, model: nn.Module) -> Iterator[None]:
+        """Within, `model` has the weights that its gradients say are worst nearby, and no gradients.
+
+        Behind it the weights are its own again. Batch norm's running statistics stay those of the own weights.
+        """
+        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        with torch.no_grad():
+            own = [parameter.clone() for parameter in parameters]
+            uphill = [parameter.grad for parameter in parameters]
+            if self.adaptive:
+                # The gradient in units of the weights, and the way back from those units.
+                uphill = torch._foreach_mul(uphill, torch._foreach_abs(own))
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(uphill)))
+            scale = self.radius / (norm + 1e-12)
+            if self.adaptive:
+                uphill = torch._foreach_mul(uphill, torch._foreach_abs(own))
+            torch._foreach_add_(parameters, torch._foreach_mul(uphill, scale))
+        model.zero_grad()
+        try:
+            with statistics_kept(model):
+                yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, own)

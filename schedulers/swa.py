@@ -1,0 +1,31 @@
+"""The learning rate of stochastic weight averaging: full, then falling to a constant that keeps exploring.
+
+Izmailov et al. 2018, arXiv 1803.05407, sec. 4.1 and appendix: as in the authors' code, full up to
+half of the time before averaging begins, then in a straight line to the last tenth before it.
+"""
+
+from dataclasses import dataclass
+
+from schedulers import as_epoch, share
+
+
+@dataclass(frozen=True, kw_only=True)
+class SWA:
+    """1 up to half of the way to `begin`, falling to `final` at nine tenths of it, and `final` from there on.
+
+    `begin` is when regularization=[swa] begins to average: an epoch, or below 1 a share of the run.
+    Raises ValueError if it lies before `start`.
+    """
+
+    start: float
+    end: float
+    begin: float
+    final: float
+
+    def __post_init__(self):
+        if as_epoch(self.begin, self.end) <= self.start:
+            raise ValueError(f"begin={self.begin:g} lies within the warm-up, which ends at epoch {self.start:g}")
+
+    def __call__(self, epoch: float) -> float:
+        way = as_epoch(self.begin, self.end) - self.start
+        return 1 + (self.final - 1) * share(epoch, self.start + 0.5 * way, self.start + 0.9 * way)
