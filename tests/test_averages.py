@@ -117,7 +117,7 @@ def test_without_validation_the_average_is_the_result(train):
 
 def test_evaluate_finds_the_weights_that_count(train, command):
     """By default those that the run chose, by name any that the checkpoint has."""
-    run = train("regularization=[ema]", "dataset.val_size=0", *LONG[:3])
+    run = train("model=resnet20", "model.depths=[1,1,1]", "regularization=[ema]", "dataset.val_size=0", *LONG[:3])
     for weights, counts in [((), True), (("weights=model",), False)]:
         done = command("evaluate.py", f"checkpoint={run.directory.path}", *weights)
         assert done.returncode == 0, done.stderr
