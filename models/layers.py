@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.drop_block import DropBlock
+from models.shake_drop import ShakeDrop
+
 SMALLEST_INPUT = 32
 
 # Builds an attention module for maps of so many channels and, for a 32x32 image, so many pixels a side.
@@ -160,35 +163,55 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a residual block stands: its stage, its stride, the side of its output for a 32x32 image, its drop rate."""
+    """Where a residual block stands: stage, stride, side of its output for a 32x32 image, and what is dropped there."""
 
     stage: int
     is_first: bool
     stride: int
     size: int
-    drop_path: float
+    drop_path: float = 0.0
+    shake_drop: float = 0.0
+    drop_block: DropBlock | None = None
+
+    def dropping(self, module: nn.Module) -> nn.Module:
+        """The module, followed by DropBlock where that is at work: what ends a convolution, or a shortcut."""
+        return nn.Sequential(module, self.drop_block) if self.drop_block else module
 
 
-def places(depths: Sequence[int], *, drop_path: float = 0.0) -> Iterator[Place]:
+def places(
+    depths: Sequence[int], *, drop_path: float = 0.0, shake_drop: float = 0.0, drop_block: DropBlock | None = None
+) -> Iterator[Place]:
     """The places of `depths` blocks a stage: each stage but the first halves the image with its first block.
 
-    The rate of stochastic depth grows in a straight line to `drop_path` at the last block (Huang et
-    al. 2016, sec. 3).
+    The rates of stochastic depth and of ShakeDrop grow in a straight line to those given at the last
+    block (Huang et al. 2016, sec. 3); DropBlock is at work in the last two stages.
     """
     number = 0
     for stage, depth in enumerate(depths):
         for position in range(depth):
             number += 1
-            stride = 2 if stage > 0 and position == 0 else 1
-            yield Place(stage, position == 0, stride, 32 // 2**stage, drop_path * (number / sum(depths)))
+            way = number / sum(depths)
+            yield Place(
+                stage=stage,
+                is_first=position == 0,
+                stride=2 if stage > 0 and position == 0 else 1,
+                size=32 // 2**stage,
+                drop_path=drop_path * way,
+                shake_drop=shake_drop * way,
+                drop_block=drop_block if stage >= len(depths) - 2 else None,
+            )
 
 
 def branch_end(channels: int, place: Place, attention: Attention | None) -> list[nn.Module]:
-    """What may close a residual branch: attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), stochastic depth."""
-    modules = [attention(channels, place.size)] if attention else []
-    return [*modules, DropPath(place.drop_path)] if place.drop_path else modules
+    """What may close a residual branch: DropBlock, attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), its loss."""
+    return [
+        *([place.drop_block] if place.drop_block else []),
+        *([attention(channels, place.size)] if attention else []),
+        *([DropPath(place.drop_path)] if place.drop_path else []),
+        *([ShakeDrop(place.shake_drop)] if place.shake_drop else []),
+    ]
 
 
 def initialize_he(network: nn.Module) -> None:

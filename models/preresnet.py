@@ -17,6 +17,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.drop_block import DropBlock
 from models.layers import Attention, Checkpointed, Head, Place, branch_end, initialize_he, places, require_size
 
 ActivationOrder = Literal[
@@ -119,15 +120,16 @@ class PreActivationBlock(nn.Module):
         before, behind, after = ORDERS[order]
         self.before = activation(before, in_channels)
         self.activates_shortcut = place.is_first
-        self.residual = nn.Sequential(convolutions[0])
-        for position, convolution in enumerate(convolutions[1:]):
+        *inner, last = convolutions
+        self.residual = nn.Sequential(place.dropping(inner[0]))
+        for position, convolution in enumerate([*map(place.dropping, inner[1:]), last]):
             self.residual.extend(activation("BN ReLU", width))
             if dropout and position == 0:
                 self.residual.append(nn.Dropout(dropout))
             self.residual.append(convolution)
         self.residual.extend([*activation(behind, out_channels), *branch_end(out_channels, place, attention)])
         same_shape = place.stride == 1 and in_channels == out_channels
-        self.shortcut = (
+        self.shortcut = place.dropping(
             nn.Identity() if same_shape else nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False)
         )
         self.addition = Addition(shortcut if same_shape else "identity", out_channels)
@@ -174,6 +176,8 @@ class PreResNet(nn.Module):
         stage_attention: Attention | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        shake_drop: float = 0.0,
+        drop_block: DropBlock | None = None,
     ):
         super().__init__()
         expansion = {"basic": 1, "bottleneck": 4}[block]
@@ -184,7 +188,7 @@ class PreResNet(nn.Module):
         )
         self.stages = nn.Sequential(*(Checkpointed(enabled=checkpointing) for _ in widths))
         channels = stem_width
-        for place in places(depths, drop_path=drop_path):
+        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
             width = widths[place.stage]
             self.stages[place.stage].append(
                 PreActivationBlock(

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.drop_block import DropBlock
 from models.layers import Attention, Checkpointed, Head, Place, branch_end, initialize_he, places, require_size
 
 Shortcut = Literal["A", "A_symmetric", "B", "C"]
@@ -62,12 +63,12 @@ class BasicBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, place.stride, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            place.dropping(nn.ReLU()),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             *branch_end(width, place, attention),
         )
-        self.shortcut = make_shortcut(shortcut, in_channels, width, place.stride)
+        self.shortcut = place.dropping(make_shortcut(shortcut, in_channels, width, place.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -84,15 +85,15 @@ class Bottleneck(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, width, 1, bias=False),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            place.dropping(nn.ReLU()),
             nn.Conv2d(width, width, 3, place.stride, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            place.dropping(nn.ReLU()),
             nn.Conv2d(width, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
             *branch_end(out_channels, place, attention),
         )
-        self.shortcut = make_shortcut(shortcut, in_channels, out_channels, place.stride)
+        self.shortcut = place.dropping(make_shortcut(shortcut, in_channels, out_channels, place.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -129,6 +130,8 @@ class ResNet(nn.Module):
         stage_attention: Attention | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        shake_drop: float = 0.0,
+        drop_block: DropBlock | None = None,
     ):
         super().__init__()
         make_block = {"basic": BasicBlock, "bottleneck": Bottleneck}[block]
@@ -137,7 +140,7 @@ class ResNet(nn.Module):
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
         self.stages = nn.Sequential(*(Checkpointed(enabled=checkpointing) for _ in widths))
-        for place in places(depths, drop_path=drop_path):
+        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
             width = widths[place.stage]
             self.stages[place.stage].append(make_block(channels, width, place, shortcut, block_attention))
             channels = make_block.expansion * width

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.drop_block import DropBlock
 from models.layers import Attention, Head, Place, branch_end, initialize_he, places, require_size
 
 
@@ -38,19 +39,20 @@ class ResNeXtBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, inner_channels, 1, bias=False),
             nn.BatchNorm2d(inner_channels),
-            nn.ReLU(),
+            place.dropping(nn.ReLU()),
             nn.Conv2d(inner_channels, inner_channels, 3, place.stride, padding=1, groups=cardinality, bias=False),
             nn.BatchNorm2d(inner_channels),
-            nn.ReLU(),
+            place.dropping(nn.ReLU()),
             nn.Conv2d(inner_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
             *branch_end(out_channels, place, attention),
         )
-        self.shortcut = nn.Identity()
+        shortcut = nn.Identity()
         if place.stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
+            shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False), nn.BatchNorm2d(out_channels)
             )
+        self.shortcut = place.dropping(shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -85,6 +87,8 @@ class ResNeXt(nn.Module):
         stage_attention: Attention | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        shake_drop: float = 0.0,
+        drop_block: DropBlock | None = None,
     ):
         super().__init__()
         channels = 64
@@ -92,7 +96,7 @@ class ResNeXt(nn.Module):
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
-        for place in places(depths, drop_path=drop_path):
+        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
             inner_channels, out_channels = cardinality * width * 2**place.stage, 256 * 2**place.stage
             self.stages[place.stage].append(
                 ResNeXtBlock(channels, inner_channels, out_channels, place, cardinality, block_attention)

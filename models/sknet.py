@@ -144,12 +144,13 @@ class SKNet(nn.Module):
         smallest: int,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        shake_drop: float = 0.0,
     ):
         super().__init__()
         channels = 64
         self.stem = ConvUnit(in_channels, channels, 3)
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
-        for place in places(depths, drop_path=drop_path):
+        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop):
             inner_channels, out_channels = width * 2**place.stage, 256 * 2**place.stage
             self.stages[place.stage].append(
                 SKBlock(

@@ -5,15 +5,18 @@ import torch
 from conftest import composed, option_names
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import drop_block2d
 
 from engine import build
 from engine.check import CommandError, check_model
 from models.alexnet import AlexNet2012
 from models.attention import BottleneckAttention, ConvBlockAttention, GatherExcite, SqueezeExcitation
+from models.drop_block import DropBlock
 from models.layers import DropPath, Place, places
 from models.preresnet import ORDERS, Addition, PreActivationBlock
 from models.resnet import ZeroPadShortcut, make_shortcut
 from models.resnext import ResNeXtBlock
+from models.shake_drop import ShakeDrop
 from models.shake_shake import ShakeShakeBlock, TwoPathShortcut, mix
 from models.sknet import SelectiveKernel
 
@@ -26,7 +29,7 @@ def make(name: str, *overrides: str) -> nn.Module:
 
 def place(stride: int = 1, *, is_first: bool = False) -> Place:
     """Where a block of a test stands."""
-    return Place(stage=0, is_first=is_first, stride=stride, size=8, drop_path=0.0)
+    return Place(stage=0, is_first=is_first, stride=stride, size=8)
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +91,67 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert y.mean() == pytest.approx(1, abs=0.02)
     assert torch.equal(drop.eval()(x), x)
+
+
+def test_drop_block_hides_squares_as_algorithm_1_has_them():
+    """Square by square from the corners drawn; torchvision's draws are the same."""
+    x = torch.rand(3, 2, 9, 12) + 1
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found = DropBlock(rate=0.2, size=3).train()(x)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(found, drop_block2d(x, 0.2, 3), rtol=1e-5, atol=0)
+        torch.manual_seed(seed)
+        corners = torch.empty(3, 2, 7, 10).bernoulli_(0.2 * 9 * 12 / (9 * 7 * 10))
+        kept = torch.ones_like(x)
+        for image, channel, row, column in corners.nonzero().tolist():
+            kept[image, channel, row : row + 3, column : column + 3] = 0
+        torch.testing.assert_close(found, x * kept * kept.numel() / kept.sum())
+
+
+def test_drop_block_hides_its_share_and_keeps_the_mean():
+    """In a large map few pixels are hidden twice; in a small one squares are as large as the map."""
+    block, x = DropBlock(rate=0.1, size=4).train(), torch.ones(500, 8, 32, 32)
+    y = block(x)
+    assert (y == 0).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert y.mean().item() == pytest.approx(1, abs=1e-4)
+    small = block(torch.ones(4000, 1, 2, 3))
+    assert (small == 0).float().mean().item() == pytest.approx(0.1, abs=0.03)
+    assert torch.equal(block.eval()(x), x)
+    assert not DropBlock(rate=0.99, size=1).train()(torch.ones(1, 1, 1, 1)).isnan().any()
+
+
+def test_shake_drop_in_both_directions():
+    """Kept branches pass as they are; the others by alpha in [-1, 1], and their gradients by beta in [0, 1]."""
+    x = torch.ones(40_000, 1, 1, 1, requires_grad=True)
+    drop = ShakeDrop(0.3).train()
+    y = drop(x)
+    y.sum().backward()
+    seen, gradient = y.detach().flatten(), x.grad.flatten()
+    shaken = seen != 1
+    assert shaken.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert (gradient[~shaken] == 1).all()
+    assert seen[shaken].min() < -0.99
+    assert seen[shaken].mean().item() == pytest.approx(0, abs=0.02)
+    assert seen[shaken].max() <= 1
+    assert gradient[shaken].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert 0 <= gradient[shaken].min() < 0.01
+    assert torch.corrcoef(torch.stack([seen[shaken], gradient[shaken]]))[0, 1].abs() < 0.03
+    torch.testing.assert_close(drop.eval()(x).mean(), seen.mean(), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet50", "preresnet20", "preresnet164", "wrn16_8", "resnext29"])
+def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two_stages(name):
+    config = composed(f"model={name}", "regularization=[drop_block]", hydra=True)
+    check_model(config)
+    with torch.device("meta"):
+        model = build.network(build.plain(config.model), num_classes=10, in_channels=3)
+    *quiet, second_last, last = model.stages
+    assert not any(isinstance(module, DropBlock) for stage in quiet for module in stage.modules())
+    for block in [*second_last, *last]:
+        rows = [module for module in block.modules() if isinstance(module, nn.Sequential)]
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in block.residual.modules())
+        assert sum(DropBlock in map(type, row) for row in rows) == convolutions + 1
 
 
 def test_resnext_blocks_three_forms_agree():

@@ -1,7 +1,8 @@
 """Every option of every group composes, builds and trains a step; those of the model group do so in test_zoo.py."""
 
+import random
 import re
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def constructors() -> dict[str, str]:
 @pytest.mark.parametrize("model", constructors().values())
 def test_a_regularizer_has_a_place_in_the_network_or_is_refused(model):
     """The check that reads the source agrees with what the constructor says."""
-    for regularizer in ("dropout", "drop_path", "weight_decay"):
+    for regularizer in ("dropout", "drop_path", "shake_drop", "drop_block", "weight_decay"):
         config = composed(f"model={model}", f"regularization=[{regularizer}]", hydra=True)
         try:
             check_model(config)
@@ -85,9 +86,35 @@ def test_a_regularizer_has_a_place_in_the_network_or_is_refused(model):
                 build.network(build.plain(config.model), num_classes=10, in_channels=3)
 
 
-@pytest.mark.parametrize("pair", list(combinations(option_names("regularization"), 2)), ids="+".join)
-def test_two_regularizers_together(pair):
-    assert train_a_step("model=resnet20", "model.depths=[1,1,1]", f"regularization=[{','.join(pair)}]").isfinite().all()
+def halves() -> list[tuple[str, str, list[str]]]:
+    """An optimizer, a schedule and half of the regularizers, so often that every two options meet.
+
+    Each optimizer and each schedule meets some half and the other one, so all; two regularizers meet where they
+    fall into the same half.
+    """
+    optimizers, schedules, regularizers = map(option_names, ("optimizer", "scheduler", "regularization"))
+    generator, chosen = random.Random(0), []
+    for number in range(max(len(optimizers), len(schedules))):
+        shuffled = generator.sample(regularizers, len(regularizers))
+        for half in (shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :]):
+            chosen.append((optimizers[number % len(optimizers)], schedules[number % len(schedules)], half))
+    return chosen
+
+
+def test_every_two_options_meet():
+    met = {pair for _, _, half in halves() for pair in combinations(sorted(half), 2)}
+    assert met == set(combinations(option_names("regularization"), 2))
+    for place, group in enumerate(("optimizer", "scheduler")):
+        met = {(row[place], regularizer) for row in halves() for regularizer in row[2]}
+        assert met == set(product(option_names(group), option_names("regularization")))
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler", "half"), halves())
+def test_options_that_meet_train_a_step(optimizer, scheduler, half):
+    chosen = (f"optimizer={optimizer}", f"scheduler={scheduler}", f"regularization=[{','.join(half)}]")
+    change = train_a_step("model=resnet20", "model.depths=[1,1,1]", *chosen)
+    assert change.isfinite().all()
+    assert change.any()
 
 
 def test_all_regularizers_at_once():

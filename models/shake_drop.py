@@ -1,0 +1,32 @@
+"""ShakeDrop: residual branches that are kept, or else scaled at random, and otherwise so in their gradient.
+
+Yamada, Iwamura, Akiba and Kise, "ShakeDrop Regularization for Deep Residual Learning", 2018, arXiv
+1802.02375, eq. 4, with alpha in [-1, 1] and beta in [0, 1], the best of table 2.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class ShakeDrop(nn.Module):
+    """In training each image's branch is kept with the chance 1 - `rate`.
+
+    Else it is multiplied by alpha ~ U(-1, 1), and its gradient by beta ~ U(0, 1). At test time it is
+    multiplied by what is expected of the former, 1 - `rate`. [B, C, H, W] -> [B, C, H, W].
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x * (1 - self.rate)
+        chance, alpha, beta = torch.rand(3, len(x), 1, 1, 1, dtype=x.dtype, device=x.device)
+        kept = chance >= self.rate
+        seen = torch.where(kept, 1.0, 2 * alpha - 1)
+        differentiated = torch.where(kept, 1.0, beta) * x
+        return differentiated + (seen * x - differentiated).detach()
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
