@@ -82,7 +82,10 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
         optimizer=optimizer(config, model),
         scaler=machine.precision.scaler(),
         totals=torch.zeros(3, device=machine.device),
-        averages={name: instantiate(average, model=model) for name, average in config.averages.items()},
+        averages={
+            name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
+            for name, average in config.averages.items()
+        },
     )
 
 

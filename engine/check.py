@@ -82,9 +82,13 @@ def check_name(override: Override, keys: dict[str, Key | None]) -> None:
     if override.is_delete() and not re.fullmatch(r"augmentation\.\w+", name):
         raise CommandError(f"~{name}: a run cannot be without")
     if name not in keys:
+        regularizers = loader.get_group_options("regularization")
+        group, *rest = name.split(".")
+        if group == "regularization" and rest[0] in regularizers and f"regularization.{rest[0]}" not in keys:
+            raise CommandError(f"{name}: {rest[0]} is not among the regularizers: regularization=[...,{rest[0]}]")
         last = name.rpartition(".")[2]
         likely = [key for key in keys if key.endswith(f".{last}")]
-        if last in loader.get_group_options("regularization"):
+        if last in regularizers:
             likely.insert(0, f"regularization=[{last}]")
         raise CommandError(f"{name}: no such key{did_you_mean(name, keys, first=likely)}")
     key = keys[name]
@@ -187,7 +191,7 @@ def check_model(config: DictConfig) -> None:
         if arguments is None or name in arguments or name == "_target_":
             continue
         handed_on = str(value).startswith("${regularization.")
-        what = f"regularization={str(value).split('.')[1]}" if handed_on else f"model.{name}"
+        what = f"regularization={str(value).strip('${}').split('.')[1]}" if handed_on else f"model.{name}"
         raise CommandError(f"model={config.hydra.runtime.choices.model} has no place for {what}")
 
 

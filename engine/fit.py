@@ -44,7 +44,7 @@ def fit(
                 set_learning_rate(state.optimizer, schedule(state.step / steps))
                 train_step(state, images, targets)
                 for average in state.averages.values():
-                    average.update(state.model, epoch=state.step / steps, max_epochs=max_epochs)
+                    average.update(state.model, epoch=state.step / steps)
                 if stop.signal and state.step % steps:
                     state.seconds += time.perf_counter() - begun
                     save("last")

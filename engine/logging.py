@@ -141,7 +141,7 @@ class RunLog:
         chosen = self.records[figures["chosen_epoch"] - 1]
         result = self.write_result(
             "finished",
-            {name: value for name, value in chosen.items() if name.endswith(("loss", "accuracy"))} | figures,
+            {name: value for name, value in chosen.items() if FIGURE.fullmatch(name)} | figures,
         )
         final = {f"final/{name}": result[name] for name in FINAL if name in result}
         for summary in hparams(hyperparameters, final):

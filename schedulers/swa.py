@@ -14,7 +14,7 @@ class SWA:
     """1 up to half of the way to `begin`, falling to `final` at nine tenths of it, and `final` from there on.
 
     `begin` is when regularization=[swa] begins to average: an epoch, or below 1 a share of the run.
-    Raises ValueError if it lies before `start`.
+    Raises ValueError unless it lies between `start` and `end`.
     """
 
     start: float
@@ -23,8 +23,10 @@ class SWA:
     final: float
 
     def __post_init__(self):
-        if as_epoch(self.begin, self.end) <= self.start:
-            raise ValueError(f"begin={self.begin:g} lies within the warm-up, which ends at epoch {self.start:g}")
+        if not self.start < as_epoch(self.begin, self.end) <= self.end:
+            raise ValueError(
+                f"begin={self.begin:g} does not lie between epoch {self.start:g} and the last, {self.end:g}"
+            )
 
     def __call__(self, epoch: float) -> float:
         way = as_epoch(self.begin, self.end) - self.start

@@ -38,10 +38,10 @@ def test_ema_equals_torchs_average():
             mine.copy_(decay * mine + (1 - decay) * theirs if mine.is_floating_point() else theirs)
 
     model = network()
-    ours, theirs = EMA(model, decay=0.5), AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    ours, theirs = EMA(model, max_epochs=3, decay=0.5), AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     theirs.n_averaged += 1  # torch's first step copies; ours begins with the initial weights
     for step in wander(model, 30):
-        ours.update(model, epoch=step / 10, max_epochs=3)
+        ours.update(model, epoch=step / 10)
         theirs.n_averaged.fill_(step - 1 or 0)
         if step == 1:  # torch copies where its count is 0: work that step out here
             average(list(theirs.module.state_dict().values()), list(model.state_dict().values()), torch.tensor(0))
@@ -54,9 +54,9 @@ def test_ema_equals_torchs_average():
 
 def test_ema_of_constant_weights_is_those_weights():
     model = network()
-    ema = EMA(model, decay=0.99)
+    ema = EMA(model, max_epochs=3, decay=0.99)
     for step in range(5):
-        ema.update(model, epoch=step, max_epochs=5)
+        ema.update(model, epoch=step)
     for mine, value in zip(ema.network.state_dict().values(), model.state_dict().values(), strict=True):
         torch.testing.assert_close(mine, value)
 
@@ -64,9 +64,9 @@ def test_ema_of_constant_weights_is_those_weights():
 @pytest.mark.parametrize(("start", "ends"), [(2, [2, 3, 4]), (0.75, [3, 4]), (4, [4])])
 def test_swa_is_the_mean_at_the_ends_of_the_last_epochs(start, ends):
     model = network()
-    swa, kept = SWA(model, start=start), []
+    swa, kept = SWA(model, max_epochs=4, start=start), []
     for step in wander(model, 40):
-        swa.update(model, epoch=step / 10, max_epochs=4)
+        swa.update(model, epoch=step / 10)
         if step / 10 in ends:
             kept.append([parameter.detach().clone() for parameter in model.parameters()])
         assert (swa.network is not None) == bool(kept)
@@ -77,8 +77,8 @@ def test_swa_is_the_mean_at_the_ends_of_the_last_epochs(start, ends):
 def test_swa_measures_its_own_statistics():
     """Mean and variance of what the first convolution yields, over all images of the epoch."""
     model = network()
-    swa = SWA(model, start=1)
-    swa.update(model, epoch=1.0, max_epochs=2)
+    swa = SWA(model, max_epochs=2, start=1)
+    swa.update(model, epoch=1.0)
     images = torch.randn(40, 3, 4, 4) + 3
     swa.settle([(part, None) for part in images.split(10)], FP32)
     norm, maps = swa.network[1], swa.network[0](images)
@@ -88,6 +88,11 @@ def test_swa_measures_its_own_statistics():
     before = norm.running_mean.clone()
     swa.settle([(images * 9, None)], FP32)  # nothing new has been averaged
     assert torch.equal(norm.running_mean, before)
+
+
+def test_swa_must_begin_within_the_run():
+    with pytest.raises(ValueError, match="start=5 lies behind the last epoch, 4"):
+        SWA(network(), max_epochs=4, start=5)
 
 
 LONG = ("trainer.max_epochs=3", "optimizer.lr=0.02", "regularization.ema.decay=0.5", "regularization.swa.start=2")
@@ -104,6 +109,9 @@ def test_averages_are_evaluated_beside_the_weights(train):
         (record[name], -record["epoch"]) for record in run.metrics for name in record if name.startswith("val_accuracy")
     )
     assert result["chosen_epoch"] == -best[1]
+    assert all(
+        result[name] == run.metrics[result["chosen_epoch"] - 1][name] for name in names[result["chosen_epoch"] - 1]
+    )
     suffix = "" if result["chosen_weights"] == "model" else f"_{result['chosen_weights']}"
     assert run.metrics[result["chosen_epoch"] - 1][f"val_accuracy{suffix}"] == best[0]
 

@@ -66,6 +66,8 @@ MISTAKES = {
     "--config-name=evaluate": "there is one configuration",
     "dataset.root=d/ünïcode": "wants quotes",
     "model=vgg16 regularization=[drop_path]": "model=vgg16 has no place for regularization=drop_path",
+    "model=vgg16 regularization=[drop_block]": "model=vgg16 has no place for regularization=drop_block",
+    "regularization=[cutmix] regularization.mixup.alpha=1": "mixup is not among the regularizers: regular",
     "resume=nowhere": "resume=nowhere: no such directory",
     "resume=.": "resume=.: there is no checkpoint to go on from",
 }

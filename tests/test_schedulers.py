@@ -19,6 +19,7 @@ from schedulers.one_cycle import OneCycle
 from schedulers.polynomial import Polynomial
 from schedulers.stable_decay import StableDecay
 from schedulers.step import Step
+from schedulers.swa import SWA
 from schedulers.triangular import Triangular
 from schedulers.warmup import Warmup
 
@@ -136,6 +137,14 @@ def test_htd_is_the_papers():
     assert schedule(20) == pytest.approx((1 - math.tanh(3)) / 2)
     with pytest.raises(ValueError, match="lower=3 is not below upper=3"):
         HTD(**RUN, lower=3, upper=3)
+
+
+def test_swa_falls_to_a_constant_before_averaging_begins():
+    schedule = SWA(start=2, end=20, begin=0.6, final=0.2)
+    assert [schedule(epoch) for epoch in (2, 7, 9, 11, 12, 20)] == pytest.approx([1, 1, 0.6, 0.2, 0.2, 0.2])
+    for begin in (0.1, 21):
+        with pytest.raises(ValueError, match=f"begin={begin} does not lie between epoch 2 and the last, 20"):
+            SWA(start=2, end=20, begin=begin, final=0.2)
 
 
 def test_stable_decay_falls_in_its_last_epochs():

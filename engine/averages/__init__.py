@@ -9,13 +9,13 @@ from engine.runtime import Precision
 
 
 class Average(Protocol):
-    """What an average is: built with the network whose weights it averages, as `model`."""
+    """What an average is: built with the network whose weights it averages, `model`, and the run's `max_epochs`."""
 
     network: nn.Module | None
     """The network with averaged weights; None as long as nothing has been averaged."""
 
-    def update(self, model: nn.Module, *, epoch: float, max_epochs: int) -> None:
-        """Take in the weights after an optimizer step, `epoch` epochs into a run of `max_epochs`."""
+    def update(self, model: nn.Module, *, epoch: float) -> None:
+        """Take in the weights after an optimizer step, `epoch` epochs after the beginning."""
 
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
         """Make `network` ready for evaluation at the end of an epoch; `batches` are those of the epoch."""

@@ -21,13 +21,13 @@ class EMA:
     nothing, are soon forgotten, as TensorFlow's ExponentialMovingAverage does.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float):
+    def __init__(self, model: nn.Module, *, max_epochs: int, decay: float):
         self.network = deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.steps = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module, *, epoch: float, max_epochs: int) -> None:
+    def update(self, model: nn.Module, *, epoch: float) -> None:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         mine, theirs = self.network.state_dict(), model.state_dict()

@@ -19,19 +19,22 @@ class SWA:
     """The plain mean of the weights after each epoch from `start` on (an epoch, or below 1 a share of the run).
 
     Batch norm's statistics belong to other weights, and are measured anew on the epoch's batches (sec. 3.2).
+    Raises ValueError if `start` lies behind `max_epochs`.
     """
 
-    def __init__(self, model: nn.Module, *, start: float):
+    def __init__(self, model: nn.Module, *, max_epochs: int, start: float):
+        if start > max_epochs:
+            raise ValueError(f"start={start:g} lies behind the last epoch, {max_epochs}")
         self.averaged = AveragedModel(model)
-        self.start = start
+        self.start = as_epoch(start, max_epochs)
         self.settled = True
 
     @property
     def network(self) -> nn.Module | None:
         return self.averaged.module if self.averaged.n_averaged else None
 
-    def update(self, model: nn.Module, *, epoch: float, max_epochs: int) -> None:
-        if epoch == int(epoch) and epoch >= as_epoch(self.start, max_epochs):
+    def update(self, model: nn.Module, *, epoch: float) -> None:
+        if epoch == int(epoch) and epoch >= self.start:
             self.averaged.update_parameters(model)
             self.settled = False
 
