@@ -25,16 +25,19 @@ class EMA:
         self.network = deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.steps = 0
+        # Both networks keep their tensors as long as they live, and listing them takes longer than averaging.
+        pairs = list(zip(self.network.state_dict().values(), model.state_dict().values(), strict=True))
+        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, epoch: float) -> None:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        mine, theirs = self.network.state_dict(), model.state_dict()
-        numbers = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in numbers], [theirs[name] for name in numbers], 1 - decay)
-        for name in mine.keys() - numbers:
-            mine[name].copy_(theirs[name])
+        mine, theirs = zip(*self.averaged, strict=True)
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for own, counter in self.counters:
+            own.copy_(counter)
 
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
         """Nothing is to be done."""
