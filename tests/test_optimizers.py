@@ -23,6 +23,15 @@ def sgd(w: float) -> float:
     return w
 
 
+def momentum(w: float) -> float:
+    """Polyak 1964 as torch writes it: m = 0.9 m + g is the step."""
+    m = 0.0
+    for g in GRADIENTS:
+        m = 0.9 * m + g + DECAY * w
+        w -= LR * m
+    return w
+
+
 def adam(w: float, *, decoupled: bool = False) -> float:
     """Kingma and Ba 2014, algorithm 1; decoupled: Loshchilov and Hutter 2017, algorithm 2."""
     m = v = 0.0
@@ -102,6 +111,7 @@ def lion(w: float) -> float:
 
 EQUATIONS: dict[str, Callable[[float], float]] = {
     "sgd": sgd,
+    "momentum": momentum,
     "adam": adam,
     "adamw": lambda w: adam(w, decoupled=True),
     "nadam": nadam,
