@@ -72,7 +72,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     except Diverged as error:
         report.say(f"stopped: {error}")
         raise SystemExit(1) from None
-    report.conclude(figures, run)
+    report.conclude(figures, run, choices["expected"])
 
 
 if __name__ == "__main__":

@@ -268,5 +268,6 @@ def hyperparameters(
     settings = dict(leaves(plain(config)))
     asked_for = {"seed", "optimizer.lr", "trainer.batch_size", "trainer.max_epochs"}
     asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - {"resume", "resume_force"}
-    shown = choices | {name: settings[name] for name in sorted(asked_for & settings.keys())}
+    options = {group: option for group, option in choices.items() if group != "expected"}
+    shown = options | {name: settings[name] for name in sorted(asked_for & settings.keys())}
     return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in shown.items()}

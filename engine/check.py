@@ -5,7 +5,7 @@ import difflib
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ def check(config_name: str, overrides: Sequence[Override]) -> None:
     lines = [str(override.input_line) for override in overrides]
     for override in overrides:
         check_options(override)
-    keys = known_keys(config_name, lines)
+    found = list(keys_of_files(config_name, lines))
+    keys = known_keys(found)
     for override in overrides:
         check_name(override, keys)
+    check_recipe(overrides, found, keys)
     config = compose(config_name, overrides=lines, return_hydra_config=True)
     check_values(config, keys)
     if config_name == "evaluate":
@@ -62,11 +64,14 @@ def check_options(override: Override) -> None:
         raise CommandError(f"{override.input_line}: this group has one place, {group}=...")
     if override.is_delete():
         raise CommandError(f"~{group}: a run cannot be without; for no regularization: regularization=[]")
+    if isinstance(chosen, list) and group != "regularization":
+        raise CommandError(f"{override.input_line}: {group} takes one option")
     options = loader.get_group_options(group)
     for option in chosen if isinstance(chosen, list) else [chosen]:
         if str(option) not in options:
             hint = did_you_mean(str(option), options)
-            raise CommandError(f"{group}={option}: no such option{hint}; --help lists them all")
+            where = "python -m engine.recipes" if group == "recipe" else "--help"
+            raise CommandError(f"{group}={option}: no such option{hint}; {where} lists them all")
 
 
 def check_name(override: Override, keys: dict[str, Key | None]) -> None:
@@ -109,24 +114,53 @@ def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> 
     return f", did you mean {' or '.join(near)}?" if near else ""
 
 
-def known_keys(config_name: str, overrides: list[str]) -> dict[str, Key | None]:
-    """Every key of the files that the overrides choose, by its dotted name; later files win, as in Hydra.
+def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str, str, Key | None]]:
+    """Every key of the files that the overrides choose, as (file below conf/, dotted name, what it may be).
 
-    A file that inherits a key need not say again what it may be. None stands for a key that holds further keys.
+    None stands for a key that holds further keys.
     """
     loader = GlobalHydra.instance().config_loader()
     directories = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
-    keys: dict[str, Key | None] = {}
     for default in loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults:
         files = [directory / f"{default.config_path}.yaml" for directory in directories]
         text = next((file.read_text() for file in files if file.is_file()), "{}")  # Hydra's own are no files
         package = [part for part in (default.package or "").split(".") if part not in ("", "_global_")]
         for path, key in read_keys(text):
-            name = ".".join([*package, *path])
-            inherited = name in keys and key is not None and not key.form
-            if path != ("defaults",) and not inherited:
-                keys[name] = key
+            if path != ("defaults",):
+                yield default.config_path, ".".join([*package, *path]), key
+
+
+def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
+    """What each key may be, by its dotted name; later files win, as in Hydra, and a recipe adds no key.
+
+    A file that inherits a key need not say again what it may be.
+    """
+    keys: dict[str, Key | None] = {}
+    for file, name, key in found:
+        inherited = name in keys and key is not None and not key.form
+        if not inherited and not file.startswith("recipe/"):
+            keys[name] = key
     return keys
+
+
+def check_recipe(
+    overrides: Sequence[Override], found: Sequence[tuple[str, str, Key | None]], keys: dict[str, Key | None]
+) -> None:
+    """Refuse a recipe's key that nothing has, and one that it means for an option which the command line replaces.
+
+    What it says of a regularizer that is not chosen does nothing.
+    """
+    given = {override.key_or_group: override.input_line for override in overrides}
+    of_any_option = {name for file, name, _ in found if "/" not in file}
+    for name in [name for file, name, key in found if file.startswith("recipe/") and key is not None]:
+        group = name.partition(".")[0]
+        if group == "regularization" or name in given:
+            continue
+        if name not in keys:
+            because = f" with {given[group]}" if group in given else ""
+            raise CommandError(f"{given['recipe']}: it sets {name}, but there is no such key{because}")
+        if group in given and name not in of_any_option:
+            raise CommandError(f"{given[group]}: {given['recipe']} sets {name} for another {group}: set it as well")
 
 
 # Values

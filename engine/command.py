@@ -4,6 +4,7 @@ Every job is checked before torch is imported, and a mistake is answered in one 
 of a run named by `resume=` are put behind it; the help text lists the groups' options.
 """
 
+import re
 import secrets
 import signal
 import sys
@@ -27,6 +28,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.check import CONF, CommandError, check, require_checkpoint
 from engine.rundir import RunDirectory
+
+# What may differ from a recipe without another accuracy to be expected.
+HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
+HARMLESS |= {f"trainer.{key}" for key in ("device", "precision", "memory_format", "deterministic", "eval_batch_size")}
+HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
 
 
 def command_line(config_name: str) -> None:
@@ -130,9 +136,26 @@ def key_of(override: str) -> str:
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
-    """The option chosen of each group by name; of regularization, which takes several, a list."""
-    single = ("model", "optimizer", "scheduler", "dataset")
-    return {group: hydra.runtime.choices[group] for group in single} | {"regularization": list(config.regularization)}
+    """The option chosen of each group by name; of regularization, which takes several, a list.
+
+    A recipe may have a value for a regularizer that the command line has left out: those count that something
+    refers to. "expected" is what the recipe's source found.
+    """
+    groups = ("recipe", "model", "optimizer", "scheduler", "dataset")
+    choices = {group: hydra.runtime.choices[group] for group in groups}
+    references = re.findall(r"\$\{regularization\.(\w+)", OmegaConf.to_yaml(config))
+    choices["regularization"] = [name for name in config.regularization if name in references]
+    return choices | {"expected": expected(config, choices["dataset"], hydra.overrides.task)}
+
+
+def expected(config: DictConfig, dataset: str, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The recipe's accuracy on a data set, in percent, with its source and what the command line changed, or None."""
+    if dataset not in config.expected or config.expected[dataset].test_accuracy is None:
+        return None
+    keys = map(key_of, overrides)
+    changed = [key for key in keys if key not in HARMLESS and not key.startswith("hydra.")]
+    figures = OmegaConf.to_container(config.expected[dataset])
+    return figures | {"source": config.expected.source, "result": config.expected.result, "changed": changed}
 
 
 def register_resolvers() -> None:
@@ -142,9 +165,9 @@ def register_resolvers() -> None:
 
 
 def list_groups() -> str:
-    """Each group of conf/ with its options, a paragraph each, for the help text."""
+    """Each group of conf/ with its options, a paragraph each, for the help text; the many recipes have a table."""
     paragraphs = []
-    for directory in sorted(path for path in CONF.iterdir() if path.is_dir()):
+    for directory in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "recipe"):
         options = ", ".join(sorted(file.stem for file in directory.glob("*.yaml")))
         indent = f"  {directory.name:<16}"
         paragraphs.append(textwrap.fill(options, width=110, initial_indent=indent, subsequent_indent=" " * len(indent)))

@@ -86,8 +86,8 @@ def final_test(
     }
 
 
-def conclude(figures: dict[str, Any], run: RunDirectory) -> None:
-    """Say how it went, where the run is, and how to look at its curves."""
+def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any] | None) -> None:
+    """Say how it went and, if a recipe says so, what was expected; where the run is, and how to look at its curves."""
     whose = "" if figures["chosen_weights"] == "model" else f"{figures['chosen_weights']} "
     by_epoch = f"{whose}of epoch {figures['chosen_epoch']}"
     by_epoch += ", the best in validation" if figures["test_accuracy_best"] is not None else ""
@@ -97,6 +97,11 @@ def conclude(figures: dict[str, Any], run: RunDirectory) -> None:
     }
     if len(last) > 1 or figures["test_accuracy_best"] is not None:
         say(f"last epoch: {', '.join(f'{weights} {percent(value)}'.lstrip() for weights, value in last.items())}")
+    if expected and expected["changed"]:
+        say(f"no comparison with the recipe, which has another {', '.join(expected['changed'])}")
+    elif expected:
+        goal = f"{expected['test_accuracy']:.2f} +- {expected['tolerance']:.2f} %"
+        say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
 

@@ -16,6 +16,13 @@ from engine.check import did_you_mean
 MISTAKES = {
     "model=resnet21": "model=resnet21: no such option, did you mean resnet20",
     "model=": "model=: no such option",
+    "model=[resnet20]": "model=[resnet20]: model takes one option",
+    "recipe=preresnet110_cifarzo": "no such option, did you mean preresnet110_cifarzoo or",
+    "recipe=vgg99": "recipe=vgg99: no such option; python -m engine.recipes lists them all",
+    "recipe=cifarzoo_shake optimizer=adamw": "optimizer=adamw: recipe=cifarzoo_shake sets optimizer.lr for another",
+    "recipe=resnet20_chenyaofo model=vgg16": "it sets model.shortcut, but there is no such key with model=vgg16",
+    "recipe=resnet20_chenyaofo model=resnet32": "sets model.shortcut for another model: set it as well",
+    "recipe=preresnet20_cifarzoo_mixup regularization=[cutout] regularization.mixup.alpha=1": "mixup is not among the",
     "regularization=[dropot]": "regularization=dropot: no such option, did you mean dropout?",
     "trainer.max_epoch=3": "trainer.max_epoch: no such key, did you mean trainer.max_epochs?",
     "batch_size=64": "batch_size: no such key, did you mean trainer.batch_size?",
@@ -144,6 +151,8 @@ def test_help(program, command):
     assert f"python {program}" in ended.stdout
     if program == "train.py":
         for directory in (ROOT / "conf").iterdir():
+            if directory.name == "recipe":
+                continue  # python -m engine.recipes
             for option in directory.glob("*.yaml") if directory.is_dir() else []:
                 assert re.search(rf"\b{option.stem}\b", ended.stdout), option
         assert ended.stdout.count("  python train.py") == 5

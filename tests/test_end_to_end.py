@@ -231,6 +231,8 @@ def test_the_readmes_commands_start(tmp_path, monkeypatch):
 def test_the_readme_names_every_option():
     readme = (ROOT / "README.md").read_text()
     for file in (ROOT / "conf").glob("*/*.yaml"):
+        if file.parent.name == "recipe":
+            continue  # docs/recipes.md
         assert f"`{file.stem}`" in readme, file
 
 

@@ -7,7 +7,7 @@ from itertools import combinations, permutations, product
 import pytest
 import torch
 from conftest import CONF, composed, option_names
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from data.dataset import Dataset, Images, split
 from engine import build
@@ -25,7 +25,11 @@ def tiny_splits():
 
 def train_a_step(*overrides: str) -> torch.Tensor:
     """One step of what the overrides make; the change of the weights."""
-    config = composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", *overrides)
+    return step_of(composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", *overrides))
+
+
+def step_of(config: DictConfig) -> torch.Tensor:
+    """One step of a configuration; the change of the weights."""
     machine, splits = build.machine(config), tiny_splits()
     state = build.state(config, splits, machine)
     train = build.loaders(config, splits, machine).train
