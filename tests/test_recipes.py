@@ -1,0 +1,252 @@
+"""Every recipe of conf/recipe/: it composes, is accepted, builds, trains a step, and says what to expect of it."""
+
+import io
+import json
+import re
+import shlex
+import sys
+import tarfile
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, composed, option_names
+from omegaconf import DictConfig, OmegaConf
+from test_cifar import archive_bytes
+from test_options import step_of
+
+from data.cifar import CIFAR10
+from engine import build
+from engine import command as command_module
+from engine.check import check
+from engine.checkpoint import CheckpointError, require_same_settings
+from engine.command import chosen_options, command_line, initialized, parse
+from engine.recipes import as_markdown, recipes
+
+RECIPES = {recipe.name: recipe for recipe in recipes()}
+
+# What makes a network small enough to train a step in no time; the Inceptions, which have no such key, get GoogLeNet.
+SMALL = {"depths": [1, 1, 1], "widths": [16, 16, 16], "cardinality": 2, "width": 32, "growth_rate": 4, "groups": 2}
+SMALL_OF_CLASS = {
+    "models.vgg.VGG": {"depths": [1, 1, 1, 1, 1]},
+    "models.mobilenet.MobileNetV1": {"width": 0.25},
+    "models.mobilenet.MobileNetV2": {"width": 0.25},
+    "models.mobilenet.MobileNetV3": {"width": 0.25},
+}
+INCEPTIONS = ("inception_v2", "inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2")
+
+
+def composed_and_chosen(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration and what a run says was chosen."""
+    config = composed(*overrides, hydra=True)
+    return config, chosen_options(without_hydra(config), config.hydra)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy of what a run sees."""
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+@cache
+def of_recipe(name: str) -> tuple[DictConfig, dict[str, Any]]:
+    """The same for a recipe as it is."""
+    return composed_and_chosen(f"recipe={name}")
+
+
+@cache
+def builds(model: str) -> bool:
+    """Whether a network, described in JSON, can be built."""
+    with torch.device("meta"):
+        build.network(json.loads(model), num_classes=10, in_channels=3)
+    return True
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_accepted_and_its_network_builds(name):
+    with initialized(None):
+        check("config", [parse(f"recipe={name}")])
+    config, chosen = of_recipe(name)
+    assert builds(json.dumps(build.plain(config.model)))
+    assert list(config.regularization) == chosen["regularization"], "a value for a regularizer that is not chosen"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_table_which_is_read_without_hydra_says_what_hydra_composes(name):
+    (config, chosen), recipe = of_recipe(name), RECIPES[name]
+    attention = [option for place, option in config.hydra.runtime.choices.items() if place.startswith("attention@")]
+    if recipe.network == "any":
+        assert chosen["model"] == "resnet20"
+    else:
+        assert recipe.network in (chosen["model"], " + ".join([chosen["model"], *attention]))
+    assert recipe.epochs == config.trainer.max_epochs
+    assert recipe.source == (config.expected.source or "a guess")
+    for shown, goal in ((recipe.cifar10, config.expected.cifar10), (recipe.cifar100, config.expected.cifar100)):
+        assert shown == ("-" if goal.test_accuracy is None else f"{goal.test_accuracy:.2f} +- {goal.tolerance:.2f}")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_expected_is_whole(name):
+    """A figure has a source, is for the data set that the recipe chooses, and is held to the protocol of papers."""
+    config, chosen = of_recipe(name)
+    assert (config.expected.source is None) == (config.expected.result is None)
+    goals = {dataset: config.expected[dataset].test_accuracy for dataset in ("cifar10", "cifar100")}
+    if any(goals.values()):
+        assert goals[chosen["dataset"]]
+        assert config.expected.source
+        assert config.dataset.val_size == 0
+        assert config.regularization.weight_decay.norms_and_biases
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_a_step(name):
+    """With a small network of the same family."""
+    config, chosen = of_recipe(name)
+    config = without_hydra(config)
+    config.trainer.device, config.trainer.batch_size = "cpu", 4
+    if chosen["model"] in INCEPTIONS:
+        config.model._target_, config.model.auxiliary_heads = "models.googlenet.GoogLeNet", False
+        config.model.pop("auxiliary_head", None)
+    small = SMALL | SMALL_OF_CLASS.get(config.model._target_, {})
+    config.model.update({key: value for key, value in small.items() if key in config.model})
+    assert step_of(config).any()
+
+
+def test_the_command_line_wins():
+    config, chosen = composed_and_chosen(
+        "recipe=wrn28_10_devries2017_cutout",
+        "trainer.max_epochs=10",
+        "model=resnet56",
+        "scheduler=htd",
+        "regularization=[weight_decay,mixup]",
+        "dataset=cifar100",
+    )
+    assert config.trainer.max_epochs == 10
+    assert config.model.depths == [9, 9, 9]
+    assert (chosen["model"], chosen["scheduler"], chosen["dataset"]) == ("resnet56", "htd", "cifar100")
+    assert chosen["regularization"] == ["weight_decay", "mixup"]
+    assert config.regularization.weight_decay.rate == 5e-4, "what stays keeps the recipe's value"
+    assert "cutout" not in config.augmentation
+    assert config.dataset.val_size == 0
+
+
+def test_a_value_for_a_regularizer_that_is_left_out_does_nothing():
+    config, chosen = composed_and_chosen("recipe=preresnet20_cifarzoo_mixup", "regularization=[cutout]")
+    assert chosen["regularization"] == ["cutout"]
+    assert config.mixing == {}
+    assert "weight_decay" not in config.optimizer
+
+
+@pytest.mark.parametrize(
+    ("overrides", "accuracy", "changed"),
+    [
+        ((), 94.24, []),
+        (("dataset=cifar100",), 72.96, []),
+        (("seed=3", "trainer.device=cpu", "trainer.precision=fp32", "hydra.run.dir=x"), 94.24, []),
+        (("trainer.max_epochs=10", "+attention@model.block_attention=se"), 94.24, None),
+        (("dataset=shapes",), None, None),
+    ],
+)
+def test_what_is_expected(overrides, accuracy, changed):
+    _, chosen = composed_and_chosen("recipe=preresnet110_cifarzoo", *overrides)
+    assert (chosen["expected"] or {"test_accuracy": None})["test_accuracy"] == accuracy
+    if accuracy:
+        assert chosen["expected"]["changed"] == (
+            ["trainer.max_epochs", "attention@model.block_attention"] if changed is None else changed
+        )
+
+
+def test_nothing_is_expected_without_a_recipe_or_a_figure():
+    for overrides in ([], ["recipe=googlenet_default"], ["recipe=cifarzoo"]):
+        assert composed_and_chosen(*overrides)[1]["expected"] is None
+
+
+def test_a_run_is_compared_with_its_recipe(train, tmp_path, monkeypatch, caplog):
+    """On ten images in CIFAR-10's own files, for two epochs; and as a run that is changed, with what was changed."""
+    caplog.set_level("INFO")
+    with tarfile.open(fileobj=io.BytesIO(archive_bytes(CIFAR10))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    recipe = ("recipe=lenet5_cifarzoo", "dataset=cifar10", f"dataset.root={tmp_path}")
+    figures = {"test_accuracy": 67.46, "tolerance": 1.0, "result": "best epoch on the test images, one run"}
+    figures["source"] = "Li 2019, github.com/BIGBALLON/CIFAR-ZOO"
+
+    run = train(*recipe)
+    changed = ["model", "trainer.batch_size", "trainer.max_epochs"]
+    assert run.result["recipe"] == "lenet5_cifarzoo"
+    assert run.result["expected"] == {**figures, "changed": changed}
+    assert f"no comparison with the recipe, which has another {', '.join(changed)}\n" in caplog.text
+    assert "expected 67.46" not in caplog.text
+
+    monkeypatch.setattr(command_module, "HARMLESS", {*command_module.HARMLESS, *changed})
+    run = train(*recipe)
+    assert run.result["expected"] == {**figures, "changed": []}
+    said = rf"expected 67\.46 \+- 1\.00 %, got [\d.]+ % \({figures['source']}: {figures['result']}\)\n"
+    assert re.search(said, caplog.text)
+
+    # Going on composes the recipe again.
+    run = train(
+        *recipe, f"resume={run.directory}", "trainer.max_epochs=3", "resume_force=true", directory=run.directory.path
+    )
+    assert [record["epoch"] for record in run.metrics] == [1, 2, 3]
+    assert run.result["expected"] == {**figures, "changed": []}
+
+
+def test_a_word_on_the_expectation_does_not_keep_a_run_from_going_on():
+    before = {"expected": {"source": "Li, 2019"}, "seed": 0}
+    require_same_settings(before, {"expected": {"source": "Li 2019"}, "seed": 0})
+    with pytest.raises(CheckpointError, match="seed was 0"):
+        require_same_settings(before, {**before, "seed": 1})
+
+
+def test_a_mistake_in_a_recipe_of_ones_own(command, tmp_path):
+    (tmp_path / "own" / "recipe").mkdir(parents=True)
+    file = tmp_path / "own" / "recipe" / "mine.yaml"
+    for wrong, said in (
+        ("trainer: {max_epoch: 1}", "recipe=mine: it sets trainer.max_epoch, but there is no such key"),
+        ("trainer: {max_epochs: 0}", "trainer.max_epochs=0: must be a whole number >= 1"),
+        (
+            "expected: {cifar10: {test_accuracy: 940}}",
+            "expected.cifar10.test_accuracy=940: must be a number > 0, < 100",
+        ),
+    ):
+        file.write_text(f"# @package _global_\n{wrong}\n")
+        ended = command("train.py", "--config-dir", "own", "recipe=mine")
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+        assert said in ended.stderr
+
+
+# The documentation
+
+
+def test_the_table_is_complete_and_current():
+    assert sorted(RECIPES) == option_names("recipe")
+    documented = (ROOT / "docs" / "recipes.md").read_text()
+    assert as_markdown() in documented, "docs/recipes.md is not what `python -m engine.recipes --markdown` prints"
+
+
+def test_the_table_is_printed_without_torch(command):
+    ended = command("-m", "engine.recipes", cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    for name in RECIPES:
+        assert re.search(rf"^{name} +[\w +]+ +", ended.stdout, re.M), name
+    ended = command("-c", "import engine.recipes, sys; assert 'torch' not in sys.modules", cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_commands_of_the_documentation_are_accepted(monkeypatch):
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[1] == "train.py":
+            monkeypatch.setattr(sys, "argv", words[1:])
+            command_line("config")
+    assert len(lines) > 5
+
+
+def test_the_recipe_of_the_documentation_is_accepted(tmp_path, monkeypatch):
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(recipe)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "recipe=mine"])
+    command_line("config")
