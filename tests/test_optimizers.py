@@ -123,17 +123,93 @@ EQUATIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", option_names("optimizer"))
-def test_two_steps_by_hand(name):
+def optimizer_of(name: str, model: nn.Module, *overrides: str) -> torch.optim.Optimizer:
+    """The optimizer that a command with this learning rate and weight decay would get."""
+    rates = (f"optimizer.lr={LR}", f"regularization.weight_decay.rate={DECAY}")
+    return build.optimizer(composed(f"optimizer={name}", *rates, *overrides), model)
+
+
+def one_weight() -> nn.Linear:
+    """A network of a single number."""
     layer = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.constant_(layer.weight, WEIGHT)
-    config = composed(f"optimizer={name}", f"optimizer.lr={LR}", f"regularization.weight_decay.rate={DECAY}")
-    optimizer = build.optimizer(config, layer)
+    return layer
+
+
+@pytest.mark.parametrize("name", option_names("optimizer"))
+def test_two_steps_by_hand(name):
+    layer = one_weight()
+    optimizer = optimizer_of(name, layer)
     for gradient in GRADIENTS:
         layer.weight.grad = torch.full_like(layer.weight, gradient)
         optimizer.step()
-    assert layer.weight.item() == pytest.approx(EQUATIONS[name](WEIGHT), rel=1e-9)
-    assert abs(layer.weight.item() - WEIGHT) > 1e-4
+    change = layer.weight.item() - WEIGHT
+    assert change == pytest.approx(EQUATIONS[name](WEIGHT) - WEIGHT, rel=1e-6)
+    assert abs(change) > 1e-5
+
+
+@pytest.mark.parametrize("name", option_names("optimizer"))
+def test_loss_scaling_changes_nothing(name):
+    """The gradient is divided by the scale, and a step whose gradient overflowed is as if it had not been."""
+    layer = one_weight()
+    optimizer, scaler = optimizer_of(name, layer), torch.amp.GradScaler("cpu", init_scale=8.0)
+    for gradient in (GRADIENTS[0], math.inf, GRADIENTS[1]):
+        scaler.scale((layer.weight * gradient).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert layer.weight.item() - WEIGHT == pytest.approx(EQUATIONS[name](WEIGHT) - WEIGHT, rel=1e-6)
+
+
+def three_layers() -> nn.Sequential:
+    """A network whose middle layer is a hidden one, in float64, with gradients."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Linear(6, 5)]
+    model = nn.Sequential(layers[0], layers[1], nn.Flatten(), layers[2]).double()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_a_layer_is_trained_as_if_it_were_alone(name):
+    """Though all tensors are updated at once."""
+    together, alone = three_layers(), three_layers()
+    optimizers = [optimizer_of(name, part) for part in (together, alone[0], alone[1], alone[3])]
+    for optimizer in optimizers * 2:
+        optimizer.step()
+    for first, second in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("name", option_names("optimizer"))
+def test_what_has_no_gradient_is_left_alone(name):
+    model, before = three_layers(), three_layers()
+    for layer in (model[1], model[3]):
+        layer.zero_grad()
+    optimizer_of(name, model).step()
+    assert not torch.equal(model[0].weight, before[0].weight)
+    for first, second in zip(model[1:].parameters(), before[1:].parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", [name for name in EQUATIONS if "fused" in composed(f"optimizer={name}").optimizer])
+def test_one_kernel_does_what_many_do(name):
+    """With gradients as they come out of a network in channels_last: the kernel trusts that they lie as the weights."""
+    models = []
+    for fused in ("true", "false"):
+        config = composed(f"optimizer={name}", f"optimizer.fused={fused}", "model=resnet20", "model.depths=[1,1,1]")
+        torch.manual_seed(0)
+        model = build.network(build.plain(config.model), num_classes=10, in_channels=3)
+        models.append(model.to(memory_format=torch.channels_last))
+        optimizer = build.optimizer(config, model)
+        for _ in range(2):
+            images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
+            model(images).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(first, second)
 
 
 def test_the_sign_of_two_gradients_is_that_of_their_mean():

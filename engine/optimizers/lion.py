@@ -21,15 +21,20 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update."""
+        """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            gradients = [parameter.grad for parameter in parameters]
             lr, (beta1, beta2) = group["lr"], group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                direction = state["momentum"].lerp(parameter.grad, 1 - beta1).sign_()
-                parameter.mul_(1 - lr * group["weight_decay"]).sub_(direction, alpha=lr)
-                state["momentum"].lerp_(parameter.grad, 1 - beta2)
+
+            directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
+            torch._foreach_sign_(directions)
+            torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_sub_(parameters, directions, alpha=lr)
+            torch._foreach_lerp_(momenta, gradients, 1 - beta2)

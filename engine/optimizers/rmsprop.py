@@ -28,17 +28,23 @@ class RMSprop(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update."""
+        """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["square"] = torch.ones_like(parameter)
-                    state["momentum"] = torch.zeros_like(parameter)
-                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                state["square"].mul_(group["alpha"]).addcmul_(gradient, gradient, value=1 - group["alpha"])
-                root = state["square"].add(group["eps"]).sqrt_()
-                state["momentum"].mul_(group["momentum"]).addcdiv_(gradient, root, value=group["lr"])
-                parameter.sub_(state["momentum"])
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["square"] = torch.ones_like(parameter)
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            squares = [self.state[parameter]["square"] for parameter in parameters]
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+
+            gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=group["weight_decay"])
+            torch._foreach_mul_(squares, group["alpha"])
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["alpha"])
+            roots = torch._foreach_add(squares, group["eps"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_addcdiv_(momenta, gradients, roots, group["lr"])
+            torch._foreach_sub_(parameters, momenta)
