@@ -109,6 +109,37 @@ def lion(w: float) -> float:
     return w
 
 
+def heavy_ball(w: float) -> float:
+    """Polyak's momentum, with the learning rate inside: what LARS does where it has no ratio."""
+    m = 0.0
+    for g in GRADIENTS:
+        m = 0.9 * m + LR * (g + DECAY * w)
+        w -= m
+    return w
+
+
+def lars_layer(w: list[float], gradients: list[list[float]]) -> list[float]:
+    """You et al. 2017, algorithm 1, with eq. 6's trust coefficient of 0.02."""
+    m = [0.0] * len(w)
+    for g in gradients:
+        ratio = 0.02 * math.hypot(*w) / (math.hypot(*g) + DECAY * math.hypot(*w))
+        m = [0.9 * mi + LR * ratio * (gi + DECAY * wi) for mi, gi, wi in zip(m, g, w, strict=True)]
+        w = [wi - mi for wi, mi in zip(w, m, strict=True)]
+    return w
+
+
+def lamb_layer(w: list[float], gradients: list[list[float]]) -> list[float]:
+    """You et al. 2019, algorithm 2, with eps 1e-6."""
+    m = v = [0.0] * len(w)
+    for t, g in enumerate(gradients, start=1):
+        m = [0.9 * mi + 0.1 * gi for mi, gi in zip(m, g, strict=True)]
+        v = [0.999 * vi + 0.001 * gi * gi for vi, gi in zip(v, g, strict=True)]
+        r = [mi / (1 - 0.9**t) / (math.sqrt(vi / (1 - 0.999**t)) + 1e-6) for mi, vi in zip(m, v, strict=True)]
+        u = [ri + DECAY * wi for ri, wi in zip(r, w, strict=True)]
+        w = [wi - LR * math.hypot(*w) / math.hypot(*u) * ui for wi, ui in zip(w, u, strict=True)]
+    return w
+
+
 EQUATIONS: dict[str, Callable[[float], float]] = {
     "sgd": sgd,
     "momentum": momentum,
@@ -120,6 +151,8 @@ EQUATIONS: dict[str, Callable[[float], float]] = {
     "rmsprop": rmsprop,
     "rmsprop_torch": rmsprop_torch,
     "lion": lion,
+    "lars": lambda w: lars_layer([w], [[g] for g in GRADIENTS])[0],
+    "lamb": lambda w: lamb_layer([w], [[g] for g in GRADIENTS])[0],
 }
 
 
@@ -215,3 +248,53 @@ def test_one_kernel_does_what_many_do(name):
 def test_the_sign_of_two_gradients_is_that_of_their_mean():
     """Lion's first two directions differ here: the weight goes down, then up."""
     assert lion(WEIGHT) == pytest.approx((WEIGHT - LR * (1 + DECAY * WEIGHT)) * (1 - LR * DECAY) + LR)
+
+
+# LARS and LAMB
+
+
+@pytest.mark.parametrize(
+    ("name", "layer_by_hand", "bias_by_hand"),
+    [("lars", lars_layer, heavy_ball), ("lamb", lamb_layer, lambda w: adam(w, decoupled=True))],
+)
+def test_the_ratio_is_that_of_a_layer_and_spares_biases(name, layer_by_hand, bias_by_hand):
+    layer, gradients = nn.Linear(2, 1, dtype=torch.float64), [[0.5, -1.0], [-2.0, 0.25]]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, 4.0]]))
+        layer.bias.fill_(WEIGHT)
+    optimizer = optimizer_of(name, layer, "regularization.weight_decay.norms_and_biases=true")
+    for of_weight, of_bias in zip(gradients, GRADIENTS, strict=True):
+        layer.weight.grad = torch.tensor([of_weight], dtype=torch.float64)
+        layer.bias.grad = torch.tensor([of_bias], dtype=torch.float64)
+        optimizer.step()
+    change = [after - before for after, before in zip(layer.weight[0].tolist(), (3.0, 4.0), strict=True)]
+    by_hand = [after - before for after, before in zip(layer_by_hand([3.0, 4.0], gradients), (3, 4), strict=True)]
+    assert change == pytest.approx(by_hand, rel=1e-6)
+    # LAMB's eps is not Adam's
+    assert layer.bias.item() - WEIGHT == pytest.approx(bias_by_hand(WEIGHT) - WEIGHT, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "step"), [("lars", LR * 0.5), ("lamb", LR * 0.5 / (0.5 + 1e-6))])
+def test_a_layer_of_zeros_leaves_zero_without_a_ratio(name, step):
+    layer = one_weight()
+    nn.init.zeros_(layer.weight)
+    layer.weight.grad = torch.full_like(layer.weight, 0.5)
+    optimizer_of(name, layer).step()
+    assert layer.weight.item() == pytest.approx(-step, rel=1e-9)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("lars", WEIGHT * (1 - LR * DECAY)), ("lamb", WEIGHT * (1 - LR))])
+def test_without_a_gradient_in_it_a_layer_only_decays(name, expected):
+    """LAMB's update is then the decay alone, as long as the learning rate says."""
+    layer = one_weight()
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer_of(name, layer).step()
+    assert layer.weight.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_no_update_at_all_is_no_division_by_zero(name):
+    layer = one_weight()
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer_of(name, layer, "regularization.weight_decay.rate=0").step()
+    assert layer.weight.item() == WEIGHT
