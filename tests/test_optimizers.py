@@ -153,6 +153,7 @@ EQUATIONS: dict[str, Callable[[float], float]] = {
     "lion": lion,
     "lars": lambda w: lars_layer([w], [[g] for g in GRADIENTS])[0],
     "lamb": lambda w: lamb_layer([w], [[g] for g in GRADIENTS])[0],
+    "sgd_lookahead": sgd,  # its first step back is the fifth
 }
 
 
@@ -298,3 +299,25 @@ def test_no_update_at_all_is_no_division_by_zero(name):
     layer.weight.grad = torch.zeros_like(layer.weight)
     optimizer_of(name, layer, "regularization.weight_decay.rate=0").step()
     assert layer.weight.item() == WEIGHT
+
+
+# Lookahead
+
+
+def test_every_second_step_goes_back():
+    """With k = 2: momentum goes on, the weight is put back to 0.8 of the way, twice."""
+    layer = one_weight()
+    optimizer = optimizer_of("sgd_lookahead", layer, "optimizer.k=2")
+    fast = slow = WEIGHT
+    m, seen, by_hand = 0.0, [], []
+    for step, gradient in enumerate([0.5, -1.0, 2.0, 0.25], start=1):
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+        seen.append(layer.weight.item())
+        g = gradient + DECAY * fast
+        m = 0.9 * m + g
+        fast -= LR * (g + 0.9 * m)
+        if step % 2 == 0:
+            fast = slow = slow + 0.8 * (fast - slow)
+        by_hand.append(fast)
+    assert seen == pytest.approx(by_hand, rel=1e-12)
