@@ -47,7 +47,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     except build.USER_ERRORS as error:
         leave(error)
 
-    facts = report.facts(choices, config.seed, splits, state.model, machine)
+    facts = report.facts(choices, config.seed, splits, state, machine)
     report.introduce(facts)
     try:
         with RunLog(run, facts, epochs_done=state.step // steps) as log:

@@ -21,6 +21,7 @@ from engine.step import TrainStep
 
 USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+LR_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
 def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer, with weight decay on the weights of convolutions and fully connected layers.
 
-    Norms' scales and shifts and all biases, which have one dimension, are decayed only on request.
+    Norms' scales and shifts and all biases, which have one dimension, are decayed only on request. The
+    learning rate is that of the configuration times a power of the batch's relative size.
     """
     options = plain(config.optimizer)
     decay = options.pop("weight_decay", 0.0)
@@ -104,8 +106,10 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
     built = instantiate(options, params=[group for group in groups if group["params"]])
+    trainer = config.trainer
+    scale = (trainer.batch_size / trainer.lr_batch_size) ** LR_EXPONENTS[trainer.lr_scaling]
     for group in built.param_groups:
-        group["initial_lr"] = group["lr"]
+        group["lr"] = group["initial_lr"] = scale * group["lr"]
     return built
 
 

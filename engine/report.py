@@ -20,8 +20,9 @@ from engine.runtime import Precision, describe_device, git_revision, versions
 from engine.state import TrainState, suffix, weights_by_name
 
 
-def facts(choices: dict[str, Any], seed: int, splits: Splits, model: nn.Module, machine: Machine) -> dict[str, Any]:
+def facts(choices: dict[str, Any], seed: int, splits: Splits, state: TrainState, machine: Machine) -> dict[str, Any]:
     """What is known of a run before it begins, as plain data; `choices` are the options chosen of each group."""
+    model, optimizer = state.model, state.optimizer
     return {
         **choices,
         "params": sum(parameter.numel() for parameter in model.parameters()),
@@ -30,6 +31,8 @@ def facts(choices: dict[str, Any], seed: int, splits: Splits, model: nn.Module, 
         "val_images": len(splits.val),
         "test_images": len(splits.test),
         "classes": len(splits.classes),
+        "lr": optimizer.defaults["lr"],
+        "effective_lr": optimizer.param_groups[0]["initial_lr"],
         "seed": seed,
         "device": describe_device(machine.device),
         "precision": machine.precision.name,
@@ -56,6 +59,8 @@ def introduce(facts: dict[str, Any]) -> None:
         f"{facts['dataset']}: {facts['train_images']:,} images to train on, {facts['val_images']:,} to validate, "
         f"{facts['test_images']:,} to test, {facts['classes']} classes"
     )
+    if facts["effective_lr"] != facts["lr"]:
+        say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     say(f"{facts['device']}, {facts['precision']}, torch {facts['versions']['torch']}, seed {facts['seed']}")
 
 

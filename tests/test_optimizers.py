@@ -408,3 +408,34 @@ def test_a_schedule_reaches_muon_and_adamw():
     optimizer.step()
     for first, second in zip(model.parameters(), before.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+# The learning rate and the batch
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("trainer.batch_size=512",), LR),
+        (("trainer.batch_size=512", "trainer.lr_scaling=linear"), 4 * LR),
+        (("trainer.batch_size=512", "trainer.lr_scaling=sqrt"), 2 * LR),
+        (("trainer.batch_size=32", "trainer.lr_scaling=linear", "trainer.lr_batch_size=256"), LR / 8),
+        (("trainer.lr_scaling=linear",), LR),
+    ],
+)
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_the_learning_rate_grows_with_the_batch_on_request(name, overrides, expected):
+    optimizer = optimizer_of(name, three_layers(), *overrides)
+    for group in optimizer.param_groups:
+        assert group["lr"] == group["initial_lr"] == pytest.approx(expected)
+
+
+def test_the_effective_learning_rate_is_said_where_it_differs(train, caplog):
+    caplog.set_level("INFO", "cifar")
+    run = train("trainer.max_epochs=1", "trainer.lr_scaling=linear", "scheduler=constant")
+    assert "learning rate 0.025: optimizer.lr=0.1, scaled with the batch" in caplog.messages
+    assert run.result["effective_lr"] == run.metrics[0]["learning_rate"] == pytest.approx(0.025)
+    caplog.clear()
+    train("trainer.max_epochs=1")
+    assert caplog.messages
+    assert not [message for message in caplog.messages if "optimizer.lr" in message]
