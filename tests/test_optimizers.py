@@ -1,12 +1,13 @@
 """The first two steps of every optimizer, beside the paper's equations worked out in plain numbers."""
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from conftest import composed, option_names
+from conftest import ROOT, composed, option_names
 from torch import nn
 
 from engine import build
@@ -439,3 +440,16 @@ def test_the_effective_learning_rate_is_said_where_it_differs(train, caplog):
     train("trainer.max_epochs=1")
     assert caplog.messages
     assert not [message for message in caplog.messages if "optimizer.lr" in message]
+
+
+# The page on optimizers
+
+
+def test_the_page_has_every_optimizer_with_its_rate_and_keys():
+    page = (ROOT / "docs" / "optimizers.md").read_text()
+    rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (.*?) \|", page, re.M)}
+    assert sorted(rows) == option_names("optimizer")
+    for name, (lr, keys) in rows.items():
+        options = build.plain(composed(f"optimizer={name}", "regularization=[]").optimizer)
+        assert options.pop("lr") == float(lr)
+        assert re.findall(r"`(\w+)`", keys) == [key for key in options if key != "_target_"]
