@@ -38,7 +38,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
         splits = build.splits(config)
         state = build.state(config, splits, machine)
         train, val, test = build.loaders(config, splits, machine)
-        schedule = make_schedule(config, steps_per_epoch=len(train))
+        state.schedule = make_schedule(config, steps_per_epoch=len(train))
         checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(train)))
         if config.resume:
             checkpoints.resume(state, force=config.resume_force)
@@ -57,7 +57,6 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 train=train,
                 val=val,
                 train_step=build.train_step(config, machine),
-                schedule=schedule,
                 max_epochs=config.trainer.max_epochs,
                 log=log,
                 save=lambda name: checkpoints.save(name, state),

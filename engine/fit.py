@@ -22,7 +22,6 @@ def fit(
     train: TrainLoader,
     val: EvalLoader,
     train_step: TrainStep,
-    schedule: Callable[[float], float],
     max_epochs: int,
     log: RunLog,
     save: Callable[[str], None],
@@ -40,7 +39,7 @@ def fit(
             state.model.train()
             batches = train.epoch(epoch, first_step)
             for images, targets in log.progress(batches, state, steps=steps, max_epochs=max_epochs):
-                set_learning_rate(state.optimizer, schedule(state.step / steps))
+                set_learning_rate(state.optimizer, state.schedule(state.step / steps))
                 train_step(state, images, targets)
                 if stop.signal and state.step % steps:
                     state.seconds += time.perf_counter() - begun
@@ -67,6 +66,7 @@ def fit(
                     "val_accuracy": figures.accuracy,
                     "val_top5_accuracy": figures.top5_accuracy,
                 }
+            state.feed_schedule(record)
             state.seconds += time.perf_counter() - begun
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
             if len(val) and state.is_best(epoch + 1, figures.accuracy):
