@@ -28,6 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from engine.check import CONF, CommandError, check, require_checkpoint
 from engine.rundir import RunDirectory
 
+MISTAKES = (CommandError, HydraException, OmegaConfBaseException)
+
 
 def command_line(config_name: str) -> None:
     """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
@@ -45,7 +47,7 @@ def command_line(config_name: str) -> None:
         with initialized(arguments.config_dir):
             for job in jobs(overrides, multirun=arguments.multirun):
                 check(config_name, job)
-    except (CommandError, HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         leave(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]
@@ -53,7 +55,9 @@ def command_line(config_name: str) -> None:
 
 def leave(error: Exception) -> NoReturn:
     """Say what is wrong in one line on standard error and exit with status 2."""
-    print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2)
 
 
