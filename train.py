@@ -26,12 +26,13 @@ def main(config: DictConfig) -> None:
 def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
     # These import torch, which takes seconds: only once the configuration is known to be good.
-    from engine import build, report
+    from engine import build, lr_find, report
     from engine.checkpoint import Checkpoints
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
     from engine.runtime import Interrupted
 
+    max_epochs = config.trainer.max_epochs
     choices, overrides = chosen_options(config, HydraConfig.get()), HydraConfig.get().overrides.task
     try:
         machine = build.machine(config)
@@ -48,6 +49,9 @@ def train(config: DictConfig, run: RunDirectory) -> None:
 
     facts = report.facts(choices, config.seed, splits, state.model, machine)
     report.introduce(facts)
+    if config.lr_find:
+        step = build.train_step(config, machine)
+        return lr_find.suggest(state, train, step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
         with RunLog(run, facts, epochs_done=state.step // len(train)) as log:
             if state.step == 0:
@@ -57,13 +61,11 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 train=train,
                 val=val,
                 train_step=build.train_step(config, machine),
-                max_epochs=config.trainer.max_epochs,
+                max_epochs=max_epochs,
                 log=log,
                 save=lambda name: checkpoints.save(name, state),
             )
-            figures = report.final_test(
-                state, test, checkpoints, precision=machine.precision, last_epoch=config.trainer.max_epochs
-            )
+            figures = report.final_test(state, test, checkpoints, precision=machine.precision, last_epoch=max_epochs)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)
