@@ -1,14 +1,18 @@
 """python -m schedulers: what a user sees of a schedule before training."""
 
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, option_names
+from conftest import CONF, ROOT, option_names
 from PIL import Image
 from test_command import MISTAKES, processor_time
 
+from engine.command import command_line
+from engine.schema import read_keys
 from schedulers import __main__ as program
 
 # What is no mistake here, or is another.
@@ -173,3 +177,39 @@ def test_a_terminal_without_braille(command):
 def test_training_does_not_pay_for_pictures(command):
     said = "import sys, train, engine.fit, engine.report; print('matplotlib' in sys.modules)"
     assert command("-c", said, PYTHONPATH=str(ROOT)).stdout == "False\n"
+
+
+# docs/schedulers.md
+
+PAGE = (ROOT / "docs" / "schedulers.md").read_text()
+
+
+def test_the_pages_commands_run(draw, monkeypatch):
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "python"
+        if words[:2] == ["-m", "schedulers"]:
+            assert draw(" ".join(words[2:]))
+        else:
+            monkeypatch.setattr(sys, "argv", words)
+            command_line("config")
+    assert len(lines) >= 5
+
+
+@pytest.mark.parametrize("name", option_names("scheduler"))
+def test_the_page_says_each_key_with_its_value(name):
+    (row,) = re.findall(rf"^\| `{name}` \|.*$", PAGE, re.M)
+    text = (CONF / "scheduler" / f"{name}.yaml").read_text()
+    for path, _ in read_keys(text):
+        if path != ("_target_",):
+            (line,) = re.findall(rf"^{path[0]}: .*?(?=\s*#)", text, re.M)
+            assert f"`{line}`" in row
+
+
+def test_the_page_says_each_key_of_a_warmup():
+    section = (CONF / "config.yaml").read_text().partition("\nscheduler:\n")[2].partition("\n\n")[0]
+    lines = re.findall(r"^  (\w+: \S+)", section, re.M)
+    assert len(lines) == 4
+    assert all(f"`scheduler.{line}`" in PAGE for line in lines)
