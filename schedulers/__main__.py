@@ -52,8 +52,10 @@ def main() -> None:
     )
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py")
     parser.add_argument("--log", action="store_true", help="a logarithmic axis for the learning rate")
-    parser.add_argument("--png", type=Path, default=Path("outputs/schedule.png"), help="the picture (%(default)s)")
-    parser.add_argument("--config-dir", help="a directory with options of your own, as for train.py")
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", default=Path("outputs/schedule.png"), help="the picture (%(default)s)"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="a directory with options of your own, as for train.py")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # several values need no flag
     arguments = parser.parse_args()
     register_resolvers()
@@ -67,20 +69,13 @@ def main() -> None:
     except MISTAKES as error:
         leave(error)
     x, y = axes(curves, configs, log=arguments.log)
-    say(
-        [
-            f"learning rate by epoch {title(chosen)}".rstrip(),
-            *terminal(curves, x, y),
-            "",
-            *table(curves),
-            *notes(configs),
-        ]
-    )
+    say([f"learning rate by epoch {title(chosen)}".rstrip(), *terminal(curves, x, y), ""])
+    say([*table(curves), *notes(configs), ""])
     try:
         draw(curves, x, y, title=title(chosen), file=arguments.png)
     except OSError as error:
         leave(error)
-    say(["", f"picture: {arguments.png}"])
+    say([f"picture: {arguments.png}"])
 
 
 def curve(config: DictConfig, name: str) -> Curve:
