@@ -7,6 +7,7 @@ diverges. Here it rises exponentially, as has become usual, so that one test ser
 
 import math
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ from engine.step import TrainStep, set_learning_rate
 
 FIRST, LAST, STEPS = 1e-6, 10.0, 350  # 50 steps a decade
 DIVERGED = 4.0  # times the lowest loss
-FELL = 0.98  # times the loss at the beginning: above that nothing was learned
 BELOW = 3.0  # times: the suggestion lies so far below the learning rate with the lowest loss
 
 
@@ -36,8 +36,11 @@ def suggest(
     of `state` are of no use afterwards.
     """
     rates, losses = range_test(state, train, train_step, lr=lr)
+    if len(rates) < 2:
+        say("no suggestion: the loss is no number from the beginning")
+        return
     smooth = smoothed(losses)
-    found = suggested(rates, smooth)
+    found = suggested(rates, losses, smooth)
     low, high = min(smooth), smooth[0] + (smooth[0] - min(smooth)) / 2
     end = next((step for step, loss in enumerate(smooth) if loss > high), len(smooth))
     x, y = Axis(FIRST, rates[-1], log=True), Axis(low, high)
@@ -90,10 +93,11 @@ def smoothed(losses: Sequence[float], width: float = 8.0) -> list[float]:
     return found
 
 
-def suggested(rates: Sequence[float], smooth: Sequence[float]) -> float | None:
-    """A learning rate to train with, to two digits; None where the loss did not fall."""
+def suggested(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> float | None:
+    """A learning rate to train with, to two digits; None where the loss fell by no more than it scatters."""
     lowest = min(range(len(smooth)), key=smooth.__getitem__)
-    if smooth[lowest] > FELL * smooth[0]:
+    scatter = statistics.median(abs(losses[step] - smooth[step]) for step in range(lowest + 1))
+    if smooth[0] - smooth[lowest] <= 2 * scatter:
         return None
     return float(f"{rates[lowest] / BELOW:.1e}")
 

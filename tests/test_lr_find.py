@@ -64,7 +64,7 @@ def valley(lowest: float):
 def test_the_suggestion_lies_below_the_lowest_loss(lowest):
     rates, losses, _, _ = find(valley(lowest))
     assert rates[-1] < 10, "it diverges, and goes no further"
-    suggestion = lr_find.suggested(rates, lr_find.smoothed(losses))
+    suggestion = lr_find.suggested(rates, losses, lr_find.smoothed(losses))
     assert lowest / lr_find.BELOW / 2 < suggestion <= lowest / lr_find.BELOW * 1.1
     assert suggestion == float(f"{suggestion:.2g}")
 
@@ -80,7 +80,19 @@ def test_the_learning_rate_rises_by_the_same_factor():
 
 def test_a_loss_that_does_not_fall_suggests_nothing():
     rates, losses, _, _ = find(lambda rate: 2 + rate)
-    assert lr_find.suggested(rates, lr_find.smoothed(losses)) is None
+    assert lr_find.suggested(rates, losses, lr_find.smoothed(losses)) is None
+
+
+def test_noise_suggests_nothing_and_hides_no_valley():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        noise = (0.1 * torch.randn(350, generator=generator)).tolist()
+        rates, losses, _, _ = find(lambda rate: 2.0)
+        noisy = [loss + error for loss, error in zip(losses, noise, strict=True)]
+        assert lr_find.suggested(rates, noisy, lr_find.smoothed(noisy)) is None
+        rates, losses, _, _ = find(valley(0.01))
+        noisy = [loss + error for loss, error in zip(losses, noise, strict=False)]
+        assert 0.001 < lr_find.suggested(rates, noisy, lr_find.smoothed(noisy)) < 0.005
 
 
 def test_a_loss_that_is_no_number_ends_the_test():
@@ -94,6 +106,13 @@ def test_smoothing_keeps_a_straight_line_and_quiets_noise():
     assert lr_find.smoothed(line)[30:70] == pytest.approx(line[30:70])
     noise = [1 + (-1) ** step for step in range(100)]
     assert lr_find.smoothed(noise)[30:70] == pytest.approx([1.0] * 40, abs=1e-3)
+
+
+def test_without_a_single_loss_there_is_no_suggestion(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(lr_find, "range_test", lambda *_, **__: ([], []))
+    lr_find.suggest(None, None, None, lr=0.1, run=None, words=[])
+    assert "no suggestion: the loss is no number from the beginning" in caplog.text
 
 
 def test_it_trains_nothing_that_is_kept(train, caplog):
