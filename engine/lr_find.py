@@ -24,7 +24,7 @@ from engine.step import TrainStep, set_learning_rate
 
 FIRST, LAST, STEPS = 1e-6, 10.0, 350  # 50 steps a decade
 DIVERGED = 4.0  # times the lowest loss
-BELOW = 3.0  # times: the suggestion lies so far below the learning rate with the lowest loss
+BELOW = 3.0  # times: so far below the learning rate of the lowest loss one trains best, see docs/schedulers.md
 
 
 def suggest(

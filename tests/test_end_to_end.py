@@ -219,8 +219,6 @@ def test_the_readmes_commands_start(tmp_path, monkeypatch):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
         elif words[0] == "python":
-            if words[1] == "-m":
-                continue  # tests/test_drawing.py
             assert words[1] in {"train.py", "evaluate.py"}
             monkeypatch.setattr(sys, "argv", words[1:])
             command_line({"train.py": "config", "evaluate.py": "evaluate"}[words[1]])
