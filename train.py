@@ -26,21 +26,21 @@ def main(config: DictConfig) -> None:
 def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
     # These import torch, which takes seconds: only once the configuration is known to be good.
-    from engine import build, report
+    from engine import build, lr_find, report
     from engine.checkpoint import Checkpoints
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
     from engine.runtime import Interrupted
 
+    max_epochs = config.trainer.max_epochs
     choices, overrides = chosen_options(config, HydraConfig.get()), HydraConfig.get().overrides.task
     try:
         machine = build.machine(config)
         splits = build.splits(config)
         state = build.state(config, splits, machine)
         loaders = build.loaders(config, splits, machine)
-        steps = len(loaders.train)
-        schedule = make_schedule(config, steps_per_epoch=steps)
-        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=steps))
+        state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
+        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(loaders.train)))
         if config.resume:
             checkpoints.resume(state, force=config.resume_force)
             run.keep_overrides(overrides)
@@ -49,8 +49,11 @@ def train(config: DictConfig, run: RunDirectory) -> None:
 
     facts = report.facts(choices, config.seed, splits, state, machine)
     report.introduce(facts)
+    if config.lr_find:
+        step = build.train_step(config, machine)
+        return lr_find.suggest(state, loaders.train, step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
-        with RunLog(run, facts, epochs_done=state.step // steps) as log:
+        with RunLog(run, facts, epochs_done=state.step // len(loaders.train)) as log:
             if state.step == 0:
                 log.first_batch(loaders.train)
             fit(
@@ -58,14 +61,11 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 train=loaders.train,
                 after_epoch=loaders.after_epoch,
                 train_step=build.train_step(config, machine),
-                schedule=schedule,
-                max_epochs=config.trainer.max_epochs,
+                max_epochs=max_epochs,
                 log=log,
                 save=lambda name: checkpoints.save(name, state),
             )
-            figures = report.final_test(
-                state, loaders.test, checkpoints, precision=machine.precision, last_epoch=config.trainer.max_epochs
-            )
+            figures = report.final_test(state, loaders.test, checkpoints, precision=machine.precision, epoch=max_epochs)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)

@@ -30,8 +30,11 @@ class CommandError(Exception):
     """A mistake on the command line; the message is one line that names it."""
 
 
-def check(config_name: str, overrides: Sequence[Override]) -> None:
-    """Raise CommandError for the first thing that is wrong with one job. Hydra must have been initialised."""
+def check(config_name: str, overrides: Sequence[Override]) -> DictConfig:
+    """The configuration of one job, with Hydra's own part. Hydra must have been initialised.
+
+    Raises CommandError for the first thing that is wrong with it.
+    """
     lines = [str(override.input_line) for override in overrides]
     for override in overrides:
         check_options(override)
@@ -47,6 +50,7 @@ def check(config_name: str, overrides: Sequence[Override]) -> None:
     else:
         check_model(config)
         check_together(config)
+    return config
 
 
 # Names
@@ -256,6 +260,8 @@ def check_together(config: DictConfig) -> None:
         raise CommandError(
             f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
         )
+    if config.lr_find and config.resume:
+        raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
     make_schedule(config)
 
 

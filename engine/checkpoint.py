@@ -15,7 +15,15 @@ from engine.state import TrainState
 FORMAT = 2
 
 # Settings that do not alter what a run computes, and so may differ when it is resumed.
-FREE = ("resume", "resume_force", "trainer.device", "trainer.eval_batch_size", "dataset.root", "dataset.mirrors")
+FREE = (
+    "resume",
+    "resume_force",
+    "lr_find",
+    "trainer.device",
+    "trainer.eval_batch_size",
+    "dataset.root",
+    "dataset.mirrors",
+)
 
 
 class CheckpointError(Exception):

@@ -33,6 +33,7 @@ from engine.rundir import RunDirectory
 HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
 HARMLESS |= {f"trainer.{key}" for key in ("device", "precision", "memory_format", "deterministic", "eval_batch_size")}
 HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
+MISTAKES = (CommandError, HydraException, OmegaConfBaseException)
 
 
 def command_line(config_name: str) -> None:
@@ -51,7 +52,7 @@ def command_line(config_name: str) -> None:
         with initialized(arguments.config_dir):
             for job in jobs(overrides, multirun=arguments.multirun):
                 check(config_name, job)
-    except (CommandError, HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         leave(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides]
@@ -59,7 +60,9 @@ def command_line(config_name: str) -> None:
 
 def leave(error: Exception) -> NoReturn:
     """Say what is wrong in one line on standard error and exit with status 2."""
-    print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+    program = Path(sys.argv[0])
+    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -22,7 +22,6 @@ def fit(
     train: TrainLoader,
     after_epoch: dict[str, EvalLoader],
     train_step: TrainStep,
-    schedule: Callable[[float], float],
     max_epochs: int,
     log: RunLog,
     save: Callable[[str], None],
@@ -41,7 +40,7 @@ def fit(
             state.model.train()
             batches = train.epoch(epoch, first_step)
             for images, targets in log.progress(batches, state, steps=steps, max_epochs=max_epochs):
-                set_learning_rate(state.optimizer, schedule(state.step / steps))
+                set_learning_rate(state.optimizer, state.schedule(state.step / steps))
                 train_step(state, images, targets)
                 for average in state.averages.values():
                     average.update(state.model, epoch=state.step / steps)
@@ -54,6 +53,7 @@ def fit(
             for average in state.averages.values():
                 average.settle(train.epoch(epoch), train_step.precision)
             record |= evaluations(state, after_epoch, train_step.precision)
+            state.feed_schedule(record)
             state.seconds += time.perf_counter() - begun
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
             if "val" in after_epoch and state.is_best(record):

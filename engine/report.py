@@ -65,7 +65,7 @@ def introduce(facts: dict[str, Any]) -> None:
 
 
 def final_test(
-    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision, last_epoch: int
+    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision, epoch: int
 ) -> dict[str, Any]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
@@ -73,7 +73,7 @@ def final_test(
     validation images; without any that of the last epoch, and of the last average if there is one.
     """
     last = {name: evaluate(network, test, precision=precision) for name, network in state.networks().items()}
-    epoch, weights = last_epoch, list(last)[-1]
+    weights = list(last)[-1]
     chosen = last[weights]
     if state.best_epoch:
         best = read(checkpoints.files["best"])

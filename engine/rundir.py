@@ -73,6 +73,11 @@ class RunDirectory:
         return self.path / "result.json"
 
     @property
+    def range_test(self) -> Path:
+        """The picture that `lr_find=true` makes."""
+        return self.path / "lr_find.png"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"

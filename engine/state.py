@@ -1,5 +1,6 @@
 """What changes while a network trains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from engine.averages import Average
 from engine.runtime import random_states, restore_random_states
+from schedulers import fed_part
 
 
 @dataclass
@@ -16,7 +18,8 @@ class TrainState:
 
     `totals` is float32 [3] on the network's device: loss times images, correct answers and images
     of the epoch that is under way. `step` counts optimizer updates since the beginning of the run.
-    `best_weights` says which of the networks did best in validation.
+    `best_weights` says which of the networks did best in validation. `schedule` maps a fractional
+    epoch to a factor on the learning rate; it changes only if it is fed.
     """
 
     model: nn.Module
@@ -24,6 +27,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     totals: Tensor
     averages: dict[str, Average] = field(default_factory=dict)
+    schedule: Callable[[float], float] = lambda epoch: 1.0  # until the number of steps an epoch is known
     step: int = 0
     seconds: float = 0.0
     best_epoch: int = 0
@@ -53,14 +57,21 @@ class TrainState:
         self.best_epoch, self.best_accuracy, self.best_weights = record["epoch"], accuracies[weights], weights
         return True
 
+    def feed_schedule(self, record: dict[str, Any]) -> None:
+        """Show an epoch's figures to the schedule, if it is one that looks at them."""
+        if fed := fed_part(self.schedule):
+            fed.observe(record)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain values."""
+        fed = fed_part(self.schedule)
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "totals": self.totals,
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
+            "schedule": fed.state_dict() if fed else {},
             "step": self.step,
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
@@ -75,6 +86,8 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals.copy_(state["totals"])
+        if fed := fed_part(self.schedule):
+            fed.load_state_dict(state["schedule"])
         self.step, self.seconds = state["step"], state["seconds"]
         for name, average in self.averages.items():
             average.load_state_dict(state["averages"][name])

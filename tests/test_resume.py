@@ -108,6 +108,35 @@ def test_every_optimizer_goes_on_where_it_was(train, monkeypatch, tmp_path, opti
     assert same(states[0]["optimizer"], states[1]["optimizer"])
 
 
+@pytest.mark.parametrize("held_out", ["0.1", "0"])
+@pytest.mark.parametrize("steps", [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 2])
+def test_plateau_goes_on_where_it_was(train, monkeypatch, tmp_path, steps, held_out):
+    """No epoch is good enough here: it falls behind the first that counts and its successor, and cools down."""
+    settings = (
+        "scheduler=plateau",
+        "scheduler.patience=0",
+        "scheduler.threshold=0.9",
+        "scheduler.cooldown=1",
+        "scheduler.gamma=0.5",
+        "scheduler.warmup_steps=2",
+        "trainer.max_epochs=5",
+        f"dataset.val_size={held_out}",
+    )
+    undisturbed = train(*settings)
+    rates = [record["learning_rate"] for record in undisturbed.metrics]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
+    directory = tmp_path / "resumed"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, steps)
+        with pytest.raises(SystemExit):
+            train(*settings, directory=directory)
+    resumed = train(*settings, f"resume={directory}", directory=directory)
+    states = [run.checkpoint()["state"] for run in (undisturbed, resumed)]
+    assert same(states[0]["model"], states[1]["model"])
+    assert same(states[0]["schedule"], states[1]["schedule"])
+    assert figures(resumed.metrics) == figures(undisturbed.metrics)
+
+
 def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, capsys):
     interrupt_after(monkeypatch, 2, signal.SIGTERM)
     directory = tmp_path / "run"

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedulers
 
 from engine.check import CommandError, make_schedule
+from schedulers import fed_part
 from schedulers.cosine import Cosine
 from schedulers.cosine_restarts import CosineRestarts
 from schedulers.exponential import Exponential
 from schedulers.htd import HTD
 from schedulers.multistep import Multistep
 from schedulers.one_cycle import OneCycle
+from schedulers.plateau import Plateau
 from schedulers.polynomial import Polynomial
 from schedulers.stable_decay import StableDecay
 from schedulers.step import Step
@@ -222,3 +224,91 @@ def test_warmup_then_constant():
 
 def test_warmup_is_off_by_default():
     assert scheduled("scheduler=constant")(0) == 1
+
+
+# The schedule that is fed
+
+
+def plateau(**settings) -> Plateau:
+    """A plateau with torch's own defaults."""
+    defaults = {"metric": "loss", "gamma": 0.1, "patience": 10, "threshold": 1e-4, "cooldown": 0, "final": 0}
+    return Plateau(start=0, end=100, **(defaults | settings))
+
+
+def record(epoch: int, metric: str, value: float) -> dict:
+    """An epoch's figures, of which the metric in training must not be looked at."""
+    return {"epoch": epoch, f"train_{metric}": -value, f"val_{metric}": value}
+
+
+@given(
+    metric=st.sampled_from(["loss", "accuracy"]),
+    values=st.lists(st.sampled_from([0.1, 0.3, 0.32, 0.5, 0.52, 0.7, 0.9, math.nan]), max_size=60),
+    gamma=st.floats(0.05, 0.95),
+    patience=st.integers(0, 4),
+    threshold=st.sampled_from([0, 1e-4, 0.05]),
+    cooldown=st.integers(0, 3),
+    final=st.sampled_from([0, 0.01, 0.5]),
+)
+def test_plateau_equals_torch_epoch_by_epoch(metric, values, gamma, patience, threshold, cooldown, final):
+    ours = plateau(metric=metric, gamma=gamma, patience=patience, threshold=threshold, cooldown=cooldown, final=final)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch_schedulers.ReduceLROnPlateau(
+        optimizer,
+        mode={"loss": "min", "accuracy": "max"}[metric],
+        factor=gamma,
+        patience=patience,
+        threshold=threshold,
+        cooldown=cooldown,
+        min_lr=final,
+        eps=0,
+    )
+    for epoch, value in enumerate(values, 1):
+        ours.observe(record(epoch, metric, value))
+        theirs.step(value)
+        assert ours(epoch) == optimizer.param_groups[0]["lr"], epoch
+
+
+def test_plateau_waits_then_falls():
+    schedule = plateau(patience=2)
+    factors = []
+    for epoch, loss in enumerate([2, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5], 1):
+        schedule.observe(record(epoch, "loss", loss))
+        factors.append(schedule(epoch))
+    assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
+
+
+def test_plateau_looks_at_the_training_where_nothing_is_held_out():
+    schedule = plateau(patience=0)
+    for epoch in (1, 2):
+        schedule.observe({"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5})
+    assert schedule(2) == 0.1
+
+
+def test_plateau_does_not_count_its_warmup():
+    schedule = scheduled("scheduler=plateau", "scheduler.patience=0", "scheduler.warmup_epochs=3")
+    fed = fed_part(schedule)
+    for epoch in (1, 2, 3, 4):
+        assert schedule(epoch - 1) == pytest.approx(min(1, (epoch - 1) / 3))
+        fed.observe(record(epoch, "loss", 1))
+    assert schedule(4) == 1, "epoch 4 is the first that counts"
+    fed.observe(record(5, "loss", 1))
+    assert schedule(5) == pytest.approx(0.1)
+
+
+def test_plateau_goes_on_from_its_state():
+    losses = [3, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.5]
+    for cut in range(len(losses)):
+        first, second, third = (plateau(patience=1, cooldown=2) for _ in range(3))
+        for epoch, loss in enumerate(losses):
+            first.observe(record(epoch + 1, "loss", loss))
+            (second if epoch < cut else third).observe(record(epoch + 1, "loss", loss))
+            if epoch == cut - 1:
+                third.load_state_dict(second.state_dict())
+        assert third == first, cut
+
+
+@pytest.mark.parametrize("name", option_names("scheduler"))
+def test_only_plateau_is_fed(name):
+    for warmup in (0, 3):
+        schedule = scheduled(f"scheduler={name}", f"scheduler.warmup_epochs={warmup}")
+        assert (fed_part(schedule) is not None) == (name == "plateau")

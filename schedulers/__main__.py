@@ -1,0 +1,212 @@
+"""Draw learning-rate schedules before training: python -m schedulers [group=option ...] [key=value ...].
+
+An entry point like train.py, and so the one file here that may ask the engine to read the command line.
+"""
+
+import argparse
+import math
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from engine import plot
+from engine.chart import Axis, chart, printable, shortened, side_by_side
+from engine.check import CONF, CommandError, check, make_schedule
+from engine.command import MISTAKES, initialized, jobs, leave, register_resolvers, with_resumed
+from schedulers import fed_part
+
+HELP = """\
+Draw the learning rate of a run before anything is trained. The words are those of train.py; several
+values, as in scheduler=cosine,htd,step, are drawn together.
+
+  python -m schedulers scheduler=htd trainer.max_epochs=100
+  python -m schedulers scheduler=cosine,htd,step scheduler.warmup_epochs=5
+  python -m schedulers scheduler=polynomial scheduler.power=1,2,3 optimizer=adamw
+"""
+POINTS = 1000  # of a curve, at least
+SHARES = ((0, 0.1, 0.25, 0.5, 0.75, 0.9, 1), (0, 0.25, 0.5, 0.75, 1), (0, 0.5, 1))  # of the run, in the table
+WIDTH = 80
+MOST_IN_ONE = 6  # curves, of which more are told apart only in pictures of their own
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The learning rate by epoch, and what was chosen to get it."""
+
+    name: str
+    rates: dict[float, float]
+
+
+def main() -> None:
+    """Read the words, draw."""
+    options = textwrap.fill(", ".join(sorted(file.stem for file in (CONF / "scheduler").glob("*.yaml"))), WIDTH)
+    parser = argparse.ArgumentParser(
+        prog="python -m schedulers",
+        description=f"{HELP}\nscheduler is one of\n{options}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+    parser.add_argument("--log", action="store_true", help="a logarithmic axis for the learning rate")
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", default=Path("outputs/schedule.png"), help="the picture (%(default)s)"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="a directory with options of your own, as for train.py")
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # several values need no flag
+    arguments = parser.parse_args()
+    register_resolvers()
+    try:
+        if arguments.png.suffix != ".png":
+            raise CommandError(f"--png {arguments.png}: the name of a PNG ends in .png")
+        with initialized(arguments.config_dir):
+            chosen = list(jobs(with_resumed(arguments.words, multirun=False), multirun=True))
+            configs = [check("config", job) for job in chosen]
+        curves = [curve(config, name) for config, name in zip(configs, names(chosen, configs), strict=True)]
+    except MISTAKES as error:
+        leave(error)
+    x, y = axes(curves, configs, log=arguments.log)
+    say([f"learning rate by epoch {title(chosen)}".rstrip(), *terminal(curves, x, y), ""])
+    say([*table(curves), *notes(configs), ""])
+    try:
+        draw(curves, x, y, title=title(chosen), file=arguments.png)
+    except OSError as error:
+        leave(error)
+    say([f"picture: {arguments.png}"])
+
+
+def curve(config: DictConfig, name: str) -> Curve:
+    """The learning rate over a run; of a schedule that is fed, as it would fall if nothing ever improved."""
+    schedule, lr = make_schedule(config, steps_per_epoch=steps_per_epoch(config)), config.optimizer.lr
+    fed, epochs, rates = fed_part(schedule), config.trainer.max_epochs, {}
+    parts = math.ceil(POINTS / epochs)
+    for epoch in range(epochs):
+        for part in range(parts):
+            rates[epoch + part / parts] = lr * schedule(epoch + part / parts)
+        if fed:
+            fed.observe({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
+    rates[epochs] = lr * schedule(epochs)
+    return Curve(f"{name} (earliest)" if fed else name, rates)
+
+
+def steps_per_epoch(config: DictConfig) -> int:
+    """As many as it is on CIFAR, unless the data set says its size: without reading the data no more is known."""
+    data = config.dataset
+    images = data.train_size if "train_size" in data else 50_000
+    images -= data.val_size if data.val_size >= 1 else round(data.val_size * images)
+    return max(math.ceil(min(images, data.train_limit or images) / config.trainer.batch_size), 1)
+
+
+# Words
+
+
+def names(chosen: Sequence[Sequence[Override]], configs: Sequence[DictConfig]) -> list[str]:
+    """What tells each curve from the others; of a single one, its option."""
+    varied = [len(set(words)) > 1 for words in zip(*map(lines, chosen), strict=True)]
+    found = [", ".join(brief(word) for word, is_ in zip(lines(job), varied, strict=True) if is_) for job in chosen]
+    return [name or config.hydra.runtime.choices.scheduler for name, config in zip(found, configs, strict=True)]
+
+
+def title(chosen: Sequence[Sequence[Override]]) -> str:
+    """What the curves have in common, as it was typed."""
+    common = [words[0] for words in zip(*map(lines, chosen), strict=True) if len(set(words)) == 1]
+    return " ".join(word for word in common if not word.startswith(("hydra.", "resume", "scheduler=")))
+
+
+def lines(job: Sequence[Override]) -> list[str]:
+    """The words of a job as they were typed."""
+    return [str(override.input_line) for override in job]
+
+
+def brief(word: str) -> str:
+    """A word without what goes without saying: scheduler=htd as htd, scheduler.power=2 as power=2."""
+    key, _, value = word.partition("=")
+    return value if key == "scheduler" else f"{key.rpartition('.')[2]}={value}"
+
+
+def table(curves: Sequence[Curve]) -> list[str]:
+    """The learning rate of each curve at a few epochs."""
+    last, width = max(max(curve.rates) for curve in curves), max(len("epoch"), *(len(curve.name) for curve in curves))
+    shares = next((shares for shares in SHARES if width + 8 * len(shares) <= WIDTH), SHARES[-1])
+    epochs, width = sorted({round(share * last) for share in shares}), min(width, WIDTH - 8 * len(shares))
+    found = [f"{'epoch':<{width}}" + "".join(f"{epoch:>8}" for epoch in epochs)]
+    for curve in curves:
+        rates = [f"{curve.rates[epoch]:.2g}" if epoch in curve.rates else "-" for epoch in epochs]
+        found.append(f"{shortened(curve.name, width):<{width}}" + "".join(f"{rate:>8}" for rate in rates))
+    return found
+
+
+def notes(configs: Sequence[DictConfig]) -> list[str]:
+    """What the picture takes for granted."""
+    found = []
+    if any(fed_part(make_schedule(config)) for config in configs):
+        found.append("(earliest): drawn as if no epoch were better than the first; it may fall later.")
+    if steps := {steps_per_epoch(config) for config in configs if config.scheduler.warmup_steps}:
+        found.append(f"The warm-up is drawn for {' or '.join(map(str, sorted(steps)))} steps an epoch.")
+    return ["", *found] if found else []
+
+
+# Pictures
+
+
+def axes(curves: Sequence[Curve], configs: Sequence[DictConfig], *, log: bool) -> tuple[Axis, Axis]:
+    """Axes that have room for all curves; a logarithmic one for no more than four decades."""
+    high = max(config.optimizer.lr for config in configs)
+    low = max(min(rate for curve in curves for rate in curve.rates.values() if rate > 0), high * 1e-4) if log else 0
+    return Axis(0, max(max(curve.rates) for curve in curves)), Axis(low, high, log)
+
+
+def terminal(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
+    """A large chart, or two or three small ones in each row, as the names have room."""
+    in_row = min(len(curves), max(WIDTH // max(len(curve.name) + 6 for curve in curves), 1), 3)
+    gap, height = {1: (0, 16), 2: (2, 9), 3: (2, 7)}[in_row]
+    found = []
+    for first in range(0, len(curves), in_row):
+        charts = [
+            chart(list(c.rates.items()), x=x, y=y, width=WIDTH // in_row - gap, height=height, title=c.name)
+            for c in curves[first : first + in_row]
+        ]
+        found += ["", *side_by_side(charts, width=WIDTH // in_row * len(charts))]
+    return found
+
+
+def draw(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, file: Path) -> None:
+    """One picture of all curves or, of many, a small one for each."""
+    in_row = 1 if len(curves) <= MOST_IN_ONE else 5
+    rows = math.ceil(len(curves) / in_row) if in_row > 1 else 1
+    canvas, panels = plot.figure(width=max(7.5, 2.2 * in_row), height=max(4.2, 1.7 * rows), rows=rows, columns=in_row)
+    for number, curve in enumerate(curves):
+        panel, colour = (panels[0], plot.COLOURS[number]) if in_row == 1 else (panels[number], plot.COLOURS[0])
+        epochs, rates = list(curve.rates.keys()), list(curve.rates.values())
+        panel.plot(epochs, rates, color=colour, linewidth=2, label=curve.name, clip_on=y.log, zorder=3)
+        if len(curves) == 1 or in_row > 1:
+            panel.fill_between(epochs, rates, color=colour, alpha=0.08, linewidth=0)
+            panel.set_title(curve.name, fontsize=10, color=plot.INK, loc="left")
+    for panel in panels[len(curves) :]:
+        panel.set_visible(False)
+    for panel in panels[: len(curves)][-in_row:]:
+        panel.tick_params(labelbottom=True)
+    if y.log:
+        panels[0].set_yscale("log")
+    panels[0].set_xlim(0, x.high)
+    panels[0].set_ylim(y.low, y.high * (1.2 if y.log else 1.04))
+    if in_row == 1 < len(curves):
+        panels[0].legend(
+            frameon=False, fontsize=9.5, labelcolor=plot.INK, ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1)
+        )
+    canvas.supxlabel("epoch", fontsize=10, color=plot.INK)
+    canvas.supylabel("learning rate", fontsize=10, color=plot.INK)
+    canvas.suptitle(title, x=0.99, ha="right", fontsize=9, color=plot.GREY)
+    plot.save(canvas, file)
+
+
+def say(lines: Sequence[str]) -> None:
+    """Print the lines."""
+    print(printable("\n".join(lines), sys.stdout.encoding))
+
+
+if __name__ == "__main__":
+    main()
