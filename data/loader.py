@@ -26,8 +26,8 @@ class Normalize:
         self.memory_format = memory_format
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(torch.float32, memory_format=self.memory_format)
-        return images.sub_(self.mean).div_(self.std)
+        # Channel by channel first, which takes a third of the time that it takes in channels_last.
+        return images.float().sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)
 
     def undo(self, images: Tensor) -> Tensor:
         """Normalised images as float32 between 0 and 1."""
