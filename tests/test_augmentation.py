@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from data.augmentation import Operation, in_order
+from data.augmentation import PLACES, Operation, in_order
+from data.augmentation import __main__ as sheet
 from data.augmentation.color_jitter import ColorJitter
 from data.augmentation.cutout import Cutout
 from data.augmentation.pca_color import PCAColor, color_covariance
@@ -321,3 +322,13 @@ def test_a_range_the_wrong_way_about_is_refused(option):
     config.regularization[option].smallest, config.regularization[option].largest = 0.9, 0.3
     with pytest.raises(CommandError, match=r"smallest=0.9 is more than largest=0.3"):
         build.instantiate(config.augmentation[option])
+
+
+def test_the_contact_sheet_shows_every_operation():
+    assert set(sheet.offered()) == set(EVERYTHING) - {"noise"}
+    assert [operation.place for operation in sheet.offered().values()] == sorted(
+        (operation.place for operation in sheet.offered().values()), key=PLACES.index
+    )
+    picture = sheet.contact_sheet(batch(2))
+    lines = 1 + len(sheet.offered())
+    assert picture.size == (sheet.TEXT + 2 * 68, 68 * lines)
