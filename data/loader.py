@@ -26,8 +26,11 @@ class Normalize:
         self.memory_format = memory_format
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(torch.float32, memory_format=self.memory_format)
-        return images.sub_(self.mean).div_(self.std)
+        return self.values(images).contiguous(memory_format=self.memory_format)
+
+    def values(self, images: Tensor) -> Tensor:
+        """The same, channel after channel: to compute on this takes a third of the time of channels_last."""
+        return images.float().sub_(self.mean).div_(self.std)
 
     def undo(self, images: Tensor) -> Tensor:
         """Normalised images as float32 between 0 and 1."""
@@ -80,7 +83,7 @@ class TrainLoader:
         mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
-            images = self.augment(self.images.images[chosen], [numbers[chosen] for numbers in uniform])
+            images = self.augment(self.images.images.index_select(0, chosen), [numbers[chosen] for numbers in uniform])
             yield mix(step, images, self.images.labels[chosen])
 
     def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
@@ -89,11 +92,11 @@ class TrainLoader:
         for operation, numbers in steps:
             if operation.place != "normalised":
                 images = operation(images, numbers)
-        images = self.normalize(images)
+        images = self.normalize.values(images)
         for operation, numbers in steps:
             if operation.place == "normalised":
                 images = operation(images, numbers)
-        return images
+        return images.contiguous(memory_format=self.normalize.memory_format)
 
     def mixtures(self, epoch: int) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What mixes the batches of an epoch: a function of (step, images, labels), with all its numbers drawn."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("models", "data", "schedulers", "engine")
+PACKAGES = ("models", "data", "schedulers", "engine", "bench")
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 
@@ -29,7 +29,7 @@ def top(module: str) -> str:
 
 @pytest.mark.parametrize("package", ["models", "data", "schedulers"])
 def test_siblings_import_neither_each_other_nor_upwards(package):
-    forbidden = {"models", "data", "schedulers", "engine", "train", "evaluate", "hydra", "omegaconf"} - {package}
+    forbidden = {*PACKAGES, "train", "evaluate", "hydra", "omegaconf"} - {package}
     for file in (ROOT / package).rglob("*.py"):
         if file.name != "__main__.py":  # a command like train.py, which nothing imports
             assert not {top(module) for module in imported(file)} & forbidden, file

@@ -23,10 +23,10 @@ class Cutout(Operation):
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
         rows = self.hidden(uniform[:, 0], images.shape[2])
         columns = self.hidden(uniform[:, 1], images.shape[3])
-        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+        return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
 
     def hidden(self, uniform: Tensor, size: int) -> Tensor:
-        """Which of `size` pixels lie in the square, whose centre is at `uniform` [B] of them: bool [B, size]."""
+        """1 for those of `size` pixels in the square, whose centre is at `uniform` [B] of them: float32 [B, size]."""
         first = (uniform * size).long() - self.length // 2
         pixel = torch.arange(size, device=uniform.device)
-        return (pixel >= first[:, None]) & (pixel < first[:, None] + self.length)
+        return ((pixel >= first[:, None]) & (pixel < first[:, None] + self.length)).to(uniform.dtype)

@@ -22,11 +22,11 @@ class RandomCrop(Operation):
     draws = 2
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        count, channels, height, width = images.shape
+        channels, height, width = images.shape[1:]
         corner = (uniform * (2 * self.padding + 1)).long()  # [B, 2]: row and column
         padded_width = width + 2 * self.padding
-        rows = corner[:, 0, None] + torch.arange(height, device=images.device)  # [B, H]
-        columns = corner[:, 1, None] + torch.arange(width, device=images.device)  # [B, W]
-        pixels = (rows[:, :, None] * padded_width + columns[:, None, :]).view(count, 1, height * width)
+        first = corner[:, 0] * padded_width + corner[:, 1]  # [B], in the flat image
+        rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+        pixels = first[:, None, None] + (rows[:, None] * padded_width + columns).view(1, 1, height * width)
         padded = F.pad(images, (self.padding,) * 4).flatten(2)
         return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)

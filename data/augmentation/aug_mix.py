@@ -1,0 +1,90 @@
+"""AugMix: a weighted mean of the image and of several short chains of operations.
+
+Hendrycks, Mu, Cubuk, Zoph, Gilmer and Lakshminarayanan, "AugMix: A Simple Data Processing Method to
+Improve Robustness and Uncertainty", ICLR 2020, arXiv 1912.02781, algorithm 1. Operations, magnitudes and mixing are
+those of torchvision.transforms.AugMix, with the paper's alpha = 1. The paper's second part, the
+Jensen-Shannon loss between three versions of an image, belongs to the training step and is not here.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data.augmentation import Operation
+from data.augmentation.operations import Kind, apply, magnitudes, with_sign
+
+LEVELS = 10
+# The paper leaves out what the test images of CIFAR-10-C are corrupted with: brightness, color, contrast, sharpness.
+KINDS = torch.tensor(
+    [
+        Kind.SHEAR_X,
+        Kind.SHEAR_Y,
+        Kind.TRANSLATE_X,
+        Kind.TRANSLATE_Y,
+        Kind.ROTATE,
+        Kind.POSTERIZE,
+        Kind.SOLARIZE,
+        Kind.AUTO_CONTRAST,
+        Kind.EQUALIZE,
+    ]
+)
+
+
+def space(height: int, width: int) -> tuple[tuple[Kind, float, float], ...]:
+    """Operation, first and last magnitude; auto-contrast and equalize have none."""
+    return (
+        (Kind.SHEAR_X, 0.0, 0.3),
+        (Kind.SHEAR_Y, 0.0, 0.3),
+        (Kind.TRANSLATE_X, 0.0, width / 3),
+        (Kind.TRANSLATE_Y, 0.0, height / 3),
+        (Kind.ROTATE, 0.0, 30.0),
+        (Kind.POSTERIZE, 4.0, 0.0),
+        (Kind.SOLARIZE, 1.0, 0.0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugMix(Operation):
+    """`chains` chains of one to `depth` operations, each with one of the lowest `severity` of ten magnitudes."""
+
+    severity: int
+    chains: int
+    depth: int
+    place = "policy"
+
+    @property
+    def draws(self) -> int:
+        """The share of the original; a weight and a length for each chain; three numbers for each operation."""
+        return 1 + self.chains * (2 + 3 * self.depth)
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        shares, kinds, sizes = self.drawn(uniform, *images.shape[2:])
+        shares = shares[:, :, None, None, None]
+        mixed = images * shares[0]
+        for share, chain in zip(shares[1:], zip(kinds, sizes, strict=True), strict=True):
+            changed = images
+            for kind, magnitude in zip(*chain, strict=True):
+                changed = apply(changed, kind, magnitude, "bilinear")
+            mixed += changed * share
+        return mixed.to(torch.uint8)
+
+    def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What numbers [B, draws] make of images.
+
+        Shares of the original and of each chain, float32 [1 + chains, B]; kinds int64 and magnitudes
+        float32 of the operations, [chains, depth, B], identities where a chain has ended.
+        """
+        chains, depth = self.chains, self.depth
+        original, weight, length, *numbers = uniform.T.split([1, chains, chains] + 3 * [chains * depth])
+        # Beta(1, 1) is uniform; normalised exponential numbers have the distribution Dirichlet(1, ..., 1).
+        weight = -torch.log1p(-weight)
+        shares = torch.cat([original, (1 - original) * weight / weight.sum(0)])
+
+        which, level, direction = (part.unflatten(0, (chains, depth)) for part in numbers)
+        kind = KINDS.to(uniform.device, non_blocking=True)[(which * len(KINDS)).long()]
+        table = magnitudes(space(height, width), LEVELS).to(uniform.device, non_blocking=True)
+        magnitude = with_sign(kind, table[kind, (level * self.severity).long()], direction)
+        position = torch.arange(depth, device=uniform.device)[:, None]
+        runs = position < 1 + (length[:, None] * depth).long()  # [chains, depth, B]
+        return shares, torch.where(runs, kind, Kind.IDENTITY), magnitude

@@ -1,0 +1,56 @@
+"""Colours shifted along the principal components of the training images' colours.
+
+Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+NeurIPS 2012, sec. 4.1: to every pixel of an image the same multiples of the eigenvectors of the
+covariance of the pixels' colours, each times its eigenvalue and a normal random number.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from data.augmentation import Operation
+
+CHUNK = 1000  # images whose pixels are looked at together
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCAColor(Operation):
+    """A shift of normal length with the standard deviation `strength`, in units of each eigenvalue.
+
+    Colours count from 0 to 1 in the covariance, the scale on which the paper's 0.1 is a shift of a
+    few per cent. `axes` are the eigenvectors times their eigenvalues as rows, in grey levels, known
+    once the training images are.
+    """
+
+    strength: float
+    axes: Tensor | None = None
+    place = "colour"
+    draws = 3
+
+    def prepared(self, images: Tensor) -> "PCAColor":
+        eigenvalues, eigenvectors = torch.linalg.eigh(color_covariance(images))
+        return replace(self, axes=(255 * eigenvalues * eigenvectors).T.float())
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        axes = self.axes.to(images.device, non_blocking=True)
+        # Half a step away from -1, where the inverse is infinite, as the largest number is from 1.
+        symmetric = (2 * uniform[:, : len(axes)] - 1).clamp(min=2**-23 - 1)
+        normal = torch.erfinv(symmetric) * (self.strength * math.sqrt(2))
+        shift = normal @ axes
+        return (images + shift[:, :, None, None]).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def color_covariance(images: Tensor) -> Tensor:
+    """The covariance of colours, from 0 to 1, over all pixels: uint8 [N, C, H, W] -> float64 [C, C]."""
+    channels = images.shape[1]
+    total, products = torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, channels, dtype=torch.float64)
+    for chunk in images.split(CHUNK):
+        pixels = chunk.transpose(0, 1).flatten(1).double() / 255
+        total += pixels.sum(1)
+        products += pixels @ pixels.T
+    count = images.numel() // channels
+    mean = total / count
+    return products / count - mean.outer(mean)

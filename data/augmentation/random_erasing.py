@@ -1,0 +1,74 @@
+"""Random erasing: a rectangle of random area and proportions is painted over.
+
+Zhong, Zheng, Kang, Li and Yang, "Random Erasing Data Augmentation", AAAI 2020, arXiv 1708.04896, algorithm 1 and
+sec. 4.1. Drawn as in torchvision.transforms.RandomErasing: proportions evenly on a logarithmic scale (the paper:
+evenly), a rectangle that does not fit is drawn again, and after ten failures the image stays whole.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from data.augmentation import Operation
+
+ATTEMPTS = 10
+WINDOWS = 2**16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomErasing(Operation):
+    """With `probability`, a rectangle of `smallest` to `largest` times the image's area is filled.
+
+    Height by width is between `aspect` and its inverse. fill: "mean" is 0, the mean colour of normalised
+    images; "noise" is a normal random number for each pixel and channel.
+    """
+
+    probability: float
+    smallest: float
+    largest: float
+    aspect: float
+    fill: str
+    place = "normalised"
+    draws = 4 + 2 * ATTEMPTS
+
+    def __post_init__(self) -> None:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        erased = self.erased(uniform, *images.shape[2:])
+        if self.fill == "mean":
+            return images * (1 - erased)
+        size = images.shape[1:].numel()
+        window = (uniform[:, 3] * WINDOWS).long()[:, None] + torch.arange(size, device=images.device)
+        return images.lerp(noise_table(size, images.device)[window].view(images.shape), erased)
+
+    def erased(self, uniform: Tensor, height: int, width: int) -> Tensor:
+        """1 for the pixels to fill, from numbers [B, draws]: float32 [B, 1, H, W]."""
+        happens, top, left, _ = uniform[:, :4].unbind(1)
+        area, proportion = uniform[:, 4:].split(ATTEMPTS, dim=1)  # [B, attempts]
+        area = height * width * (self.smallest + area * (self.largest - self.smallest))
+        proportion = (math.log(self.aspect) * (1 - 2 * proportion)).exp()
+        rows, columns = (area * proportion).sqrt().round(), (area / proportion).sqrt().round()
+        fits = (rows < height) & (columns < width)
+        first = fits.int().argmax(1, keepdim=True)  # the first of several
+        rows, columns = rows.gather(1, first)[:, 0], columns.gather(1, first)[:, 0]
+        happens = (happens < self.probability) & fits.any(1)
+        rows = inside((top * (height - rows + 1)).floor(), rows, height)
+        columns = inside((left * (width - columns + 1)).floor(), columns * happens, width)
+        return rows[:, None, :, None] * columns[:, None, None, :]
+
+
+def inside(first: Tensor, length: Tensor, size: int) -> Tensor:
+    """1 for those of `size` pixels that are among the `length` from `first` on; all float32, [B] -> [B, size]."""
+    pixel = torch.arange(size, device=first.device)
+    return ((pixel >= first[:, None]) & (pixel < (first + length)[:, None])).to(first.dtype)
+
+
+@lru_cache
+def noise_table(size: int, device: torch.device) -> Tensor:
+    """Normal random numbers in which each of 65,536 windows of `size` is another image's worth of noise."""
+    return torch.randn(WINDOWS + size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,0 +1,46 @@
+"""Scale jittering: the image is enlarged by a random factor, and a part of the old size is cut out.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2014,
+arXiv 1409.1556, sec. 3.1 ("multi-scale training"): there to 256 to 512 pixels for parts of 224.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.augmentation import Operation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleJitter(Operation):
+    """Enlarge by `smallest` to `largest`, to whole pixels, bilinearly; cut out the old size at a random place."""
+
+    smallest: float
+    largest: float
+    place = "scale"
+    draws = 3
+
+    def __post_init__(self) -> None:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        factor = self.smallest + uniform[:, 0] * (self.largest - self.smallest)
+        rows = source(factor, uniform[:, 1], images.shape[2])
+        columns = source(factor, uniform[:, 2], images.shape[3])
+        grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=1).permute(0, 2, 3, 1)
+        pixels = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return pixels.round_().to(torch.uint8)
+
+
+def source(factor: Tensor, place: Tensor, size: int) -> Tensor:
+    """Where the `size` pixels of the part lie in the image, from -1 to 1 as F.grid_sample has it.
+
+    factor, place (0 to 1): float32 [B] -> float32 [B, size].
+    """
+    enlarged = (factor * size).floor()
+    first = (place * (enlarged - size + 1)).floor()
+    pixel = torch.arange(size, device=factor.device) + 0.5
+    return 2 * (first[:, None] + pixel) / enlarged[:, None] - 1
