@@ -49,12 +49,16 @@ class Checkpoints:
         """Put `state` back to where the last checkpoint was taken.
 
         Raises CheckpointError if the configuration has changed in a way that alters the result,
-        unless `force` is given; and in any case if an epoch has another number of steps than it had,
-        or if the run has come further than it now shall.
+        unless `force` is given; and in any case if the network or the optimizer is another one, if an epoch has
+        another number of steps than it had, or if the run has come further than it now shall.
         """
         content = read(self.files["last"])
         if not force:
             require_same_settings(content["config"], self.description["config"])
+        for group, part in (("model", "network"), ("optimizer", "optimizer")):
+            had, has = (config[group]["_target_"] for config in (content["config"], self.description["config"]))
+            if had != has:
+                raise CheckpointError(f"this run's {part} was {had}: no way to go on with {has}")
         before, now = content["steps_per_epoch"], self.description["steps_per_epoch"]
         if before != now:
             raise CheckpointError(

@@ -180,9 +180,27 @@ def test_a_changed_setting_can_be_forced(train):
     assert yaml.safe_load(longer.directory.overrides.read_text())[-1] == "trainer.max_epochs=3"
 
 
+def test_a_forced_learning_rate_and_momentum_take_effect(train):
+    """Loading the optimizer's memory must not bring back the settings that it had."""
+    run, changed = train(), ("optimizer.lr=0.02", "optimizer.momentum=0.5", "trainer.max_epochs=3")
+    assert run.metrics[-1]["learning_rate"] != pytest.approx(0.02)
+    longer = train(
+        f"resume={run.directory.path}",
+        "scheduler=constant",
+        *changed,
+        "resume_force=true",
+        directory=run.directory.path,
+    )
+    assert longer.metrics[-1]["learning_rate"] == pytest.approx(0.02)
+    groups = longer.checkpoint()["state"]["optimizer"]["param_groups"]
+    assert {group["momentum"] for group in groups} == {0.5}
+
+
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
+        ("optimizer=adamw", "this run's optimizer was torch.optim.SGD: no way to go on with torch.optim.AdamW"),
+        ("model=resnet20", "this run's network was models.lenet.LeNet5: no way to go on with models.resnet.ResNet"),
         ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: no way to go on"),
         ("trainer.max_epochs=1", "trainer.max_epochs=1: this run has come to epoch 2 already"),
     ],
