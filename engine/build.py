@@ -13,7 +13,7 @@ from torch import nn
 from data.augmentation import in_order
 from data.dataset import DataError, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
-from engine.check import CommandError, targets
+from engine.check import CommandError, learning_rate_scale, targets
 from engine.checkpoint import CheckpointError, leaves
 from engine.runtime import DeviceError, Precision, choose_device, choose_precision, seed_everything, versions
 from engine.state import TrainState, result_weights, weights_by_name
@@ -21,7 +21,6 @@ from engine.step import TrainStep
 
 USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-LR_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,8 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
     built = instantiate(options, params=[group for group in groups if group["params"]])
-    trainer = config.trainer
-    scale = (trainer.batch_size / trainer.lr_batch_size) ** LR_EXPONENTS[trainer.lr_scaling]
     for group in built.param_groups:
-        group["lr"] = group["initial_lr"] = scale * group["lr"]
+        group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
     return built
 
 

@@ -265,6 +265,12 @@ def check_together(config: DictConfig) -> None:
     make_schedule(config)
 
 
+def learning_rate_scale(config: DictConfig) -> float:
+    """How many times optimizer.lr the learning rate is: a power of the batch's relative size."""
+    exponent = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.trainer.lr_scaling]
+    return (config.trainer.batch_size / config.trainer.lr_batch_size) ** exponent
+
+
 def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> Any:
     """The learning-rate schedule of a configuration with its warm-up in front: epoch -> factor.
 

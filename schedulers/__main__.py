@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from engine import plot
 from engine.chart import Axis, chart, printable, shortened, side_by_side
-from engine.check import CONF, CommandError, check, make_schedule
+from engine.check import CONF, CommandError, check, learning_rate_scale, make_schedule
 from engine.command import MISTAKES, initialized, jobs, leave, register_resolvers, with_resumed
 from schedulers import fed_part
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 def curve(config: DictConfig, name: str) -> Curve:
     """The learning rate over a run; of a schedule that is fed, as it would fall if nothing ever improved."""
-    schedule, lr = make_schedule(config, steps_per_epoch=steps_per_epoch(config)), config.optimizer.lr
+    schedule, lr = make_schedule(config, steps_per_epoch=steps_per_epoch(config)), learning_rate(config)
     fed, epochs, rates = fed_part(schedule), config.trainer.max_epochs, {}
     parts = math.ceil(POINTS / epochs)
     for epoch in range(epochs):
@@ -90,6 +90,11 @@ def curve(config: DictConfig, name: str) -> Curve:
             fed.observe({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
     rates[epochs] = lr * schedule(epochs)
     return Curve(f"{name} (earliest)" if fed else name, rates)
+
+
+def learning_rate(config: DictConfig) -> float:
+    """What the schedule's factor is of."""
+    return learning_rate_scale(config) * config.optimizer.lr
 
 
 def steps_per_epoch(config: DictConfig) -> int:
@@ -154,7 +159,7 @@ def notes(configs: Sequence[DictConfig]) -> list[str]:
 
 def axes(curves: Sequence[Curve], configs: Sequence[DictConfig], *, log: bool) -> tuple[Axis, Axis]:
     """Axes that have room for all curves; a logarithmic one for no more than four decades."""
-    high = max(config.optimizer.lr for config in configs)
+    high = max(map(learning_rate, configs))
     low = max(min(rate for curve in curves for rate in curve.rates.values() if rate > 0), high * 1e-4) if log else 0
     return Axis(0, max(max(curve.rates) for curve in curves)), Axis(low, high, log)
 

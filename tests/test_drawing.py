@@ -219,3 +219,8 @@ def test_the_page_says_each_key_of_a_warmup():
     lines = re.findall(r"^  (\w+: \S+)", section, re.M)
     assert len(lines) == 4
     assert all(f"`scheduler.{line}`" in PAGE for line in lines)
+
+
+def test_the_rate_is_the_one_that_the_batch_brings_with_it(draw):
+    said = draw("scheduler=constant trainer.max_epochs=10 trainer.batch_size=512 trainer.lr_scaling=linear")
+    assert set(rates(said)["constant"].values()) == {0.4}
