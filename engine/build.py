@@ -84,7 +84,7 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
         totals=torch.zeros(3, device=machine.device),
         averages={
             name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
-            for name, average in config.averages.items()
+            for name, average in sorted(config.averages.items())
         },
     )
 

@@ -70,6 +70,10 @@ def check_options(override: Override) -> None:
         raise CommandError(f"~{group}: a run cannot be without; for no regularization: regularization=[]")
     if isinstance(chosen, list) and group != "regularization":
         raise CommandError(f"{override.input_line}: {group} takes one option")
+    if chosen is None and group == "recipe":
+        return
+    if chosen is None or (group == "regularization" and chosen in ("none", "null")):
+        raise CommandError(f"{override.input_line}: a run cannot be without; for no regularization: regularization=[]")
     options = loader.get_group_options(group)
     for option in chosen if isinstance(chosen, list) else [chosen]:
         if str(option) not in options:

@@ -49,8 +49,9 @@ class Checkpoints:
         """Put `state` back to where the last checkpoint was taken.
 
         Raises CheckpointError if the configuration has changed in a way that alters the result,
-        unless `force` is given; and in any case if the network or the optimizer is another one, if an epoch has
-        another number of steps than it had, or if the run has come further than it now shall.
+        unless `force` is given; and in any case if the network or the optimizer is another one, if there is a
+        new average, if an epoch has another number of steps than it had, or if the run has come
+        further than it now shall.
         """
         content = read(self.files["last"])
         if not force:
@@ -59,6 +60,7 @@ class Checkpoints:
             had, has = (config[group]["_target_"] for config in (content["config"], self.description["config"]))
             if had != has:
                 raise CheckpointError(f"this run's {part} was {had}: no way to go on with {has}")
+        require_same_weights(content["state"], state)
         before, now = content["steps_per_epoch"], self.description["steps_per_epoch"]
         if before != now:
             raise CheckpointError(
@@ -94,6 +96,17 @@ def read(path: Path) -> dict[str, Any]:
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
     return content
+
+
+def require_same_weights(saved: dict[str, Any], state: TrainState) -> None:
+    """Raise CheckpointError if a checkpoint has other weights than `state`, or lacks one of its averages."""
+    weights = state.model.state_dict()
+    for name in sorted(weights.keys() | saved["model"].keys()):
+        before, now = (list(some[name].shape) if name in some else None for some in (saved["model"], weights))
+        if before != now:
+            raise CheckpointError(f"{name} of this run's network has the shape {before}, with these settings {now}")
+    for name in state.averages.keys() - saved["averages"].keys():
+        raise CheckpointError(f"this run has no {name} so far: no way to begin with it now")
 
 
 def require_same_settings(saved: dict[str, Any], now: dict[str, Any]) -> None:

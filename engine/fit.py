@@ -53,6 +53,7 @@ def fit(
             for average in state.averages.values():
                 average.settle(train.epoch(epoch), train_step.precision)
             record |= evaluations(state, after_epoch, train_step.precision)
+            require_finite(record)
             state.feed_schedule(record)
             state.seconds += time.perf_counter() - begun
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
@@ -69,15 +70,24 @@ def epoch_record(state: TrainState, train: TrainLoader, first_step: int, *, seco
     """
     loss, accuracy, count = state.take_totals()
     epoch, rate = state.step // len(train), state.optimizer.param_groups[0]["lr"]
-    if not math.isfinite(loss):
-        raise Diverged(f"the loss became {loss} in epoch {epoch}, learning rate {rate:.2g}")
-    return {
+    record = {
         "epoch": epoch,
         "train_loss": loss,
         "train_accuracy_mixed" if train.mixings else "train_accuracy": accuracy,
         "learning_rate": rate,
         "images_per_second": (count - first_step * train.batch_size) / seconds,
     }
+    require_finite(record)
+    return record
+
+
+def require_finite(record: dict[str, float]) -> None:
+    """Raise Diverged if the network's loss in an epoch, in training or in validation, is no longer a number."""
+    for images in ("train", "val"):
+        loss = record.get(f"{images}_loss", 0.0)
+        if not math.isfinite(loss):
+            rate = record["learning_rate"]
+            raise Diverged(f"the {images} loss became {loss} in epoch {record['epoch']}, learning rate {rate:.2g}")
 
 
 def evaluations(state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision) -> dict[str, float]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.loader import TrainLoader
 from engine.rundir import RunDirectory
 from engine.runtime import Interrupted
-from engine.state import TrainState
+from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
 
@@ -143,7 +143,9 @@ class RunLog:
             "finished",
             {name: value for name, value in chosen.items() if FIGURE.fullmatch(name)} | figures,
         )
-        final = {f"final/{name}": result[name] for name in FINAL if name in result}
+        # Validation figures are those of the weights that were tested.
+        which = {name: name + suffix(result["chosen_weights"]) if name.startswith("val") else name for name in FINAL}
+        final = {f"final/{name}": result[key] for name, key in which.items() if key in result}
         for summary in hparams(hyperparameters, final):
             self.writer.file_writer.add_summary(summary)
         for name, value in final.items():

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.layers import statistics_kept
-
 
 @dataclass(frozen=True, kw_only=True)
 class SAM:
@@ -41,9 +39,11 @@ class SAM:
                 uphill = torch._foreach_mul(uphill, torch._foreach_abs(own))
             torch._foreach_add_(parameters, torch._foreach_mul(uphill, scale))
         model.zero_grad()
+        statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
         try:
-            with statistics_kept(model):
-                yield
+            yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, own)
+                for buffer, before in statistics:
+                    buffer.copy_(before)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.averages import Average
+from engine.optimizers import load_memory
 from engine.runtime import random_states, restore_random_states
 from schedulers import fed_part
 
@@ -83,15 +84,7 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to where `state_dict()` was taken."""
         self.model.load_state_dict(state["model"])
-        # Its memory is the checkpoint's, where "step" counts; its settings are those of the configuration, which a
-        # forced resume may have changed.
-        settings = [
-            {key: value for key, value in group.items() if key not in ("params", "step")}
-            for group in self.optimizer.param_groups
-        ]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
+        load_memory(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals.copy_(state["totals"])
         if fed := fed_part(self.schedule):

@@ -62,11 +62,15 @@ class Plateau:
             return value < self.best * (1 - self.threshold)
         return value > self.best * (1 + self.threshold)
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, float | str]:
         """What was seen so far, and the factor that came of it."""
-        return {name: getattr(self, name) for name in ("factor", "best", "waited", "cooling")}
+        return {name: getattr(self, name) for name in ("metric", "factor", "best", "waited", "cooling")}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go back to where `state_dict()` was taken; nothing, from a run with another schedule, leaves it as it is."""
-        for name, value in state.items():
-            setattr(self, name, value)
+    def load_state_dict(self, state: Mapping[str, float | str]) -> None:
+        """Go back to where `state_dict()` was taken.
+
+        Nothing, from a run with another schedule, leaves it as it is; the best of another metric is forgotten.
+        """
+        known = ("factor", "best", "waited", "cooling") if state.get("metric") == self.metric else ("factor",)
+        for name in known:
+            setattr(self, name, state.get(name, getattr(self, name)))

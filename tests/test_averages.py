@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -114,6 +115,21 @@ def test_averages_are_evaluated_beside_the_weights(train):
     )
     suffix = "" if result["chosen_weights"] == "model" else f"_{result['chosen_weights']}"
     assert run.metrics[result["chosen_epoch"] - 1][f"val_accuracy{suffix}"] == best[0]
+
+
+def test_tensorboard_shows_the_figures_of_the_chosen_weights(train):
+    run = train("regularization=[ema]", "model=resnet20", "model.depths=[1,1,1]", *LONG[:3])
+    events = EventAccumulator(str(run.directory.tensorboard)).Reload()
+    result = run.result
+    name = "val_loss" if result["chosen_weights"] == "model" else f"val_loss_{result['chosen_weights']}"
+    assert events.Scalars("final/val_loss")[-1].value == pytest.approx(result[name])
+    assert result["val_loss"] != pytest.approx(result["val_loss_ema"])
+
+
+@pytest.mark.parametrize("order", ["ema,swa", "swa,ema"])
+def test_without_validation_the_order_of_the_averages_does_not_matter(train, order):
+    run = train(f"regularization=[{order}]", "dataset.val_size=0", *LONG)
+    assert run.result["chosen_weights"] == "swa"
 
 
 def test_without_validation_the_average_is_the_result(train):

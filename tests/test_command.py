@@ -75,6 +75,8 @@ MISTAKES = {
     "model=vgg16 regularization=[drop_path]": "model=vgg16 has no place for regularization=drop_path",
     "model=vgg16 regularization=[drop_block]": "model=vgg16 has no place for regularization=drop_block",
     "regularization=[cutmix] regularization.mixup.alpha=1": "mixup is not among the regularizers: regular",
+    "regularization=null": "a run cannot be without; for no regularization: regularization=[]",
+    "regularization=none": "for no regularization: regularization=[]",
     "resume=nowhere": "resume=nowhere: no such directory",
     "resume=.": "resume=.: there is no checkpoint to go on from",
 }

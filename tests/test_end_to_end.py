@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train, caplog):
     with pytest.raises(SystemExit) as exit_:
         train("optimizer.lr=1e30", "scheduler=constant", "trainer.max_epochs=3")
     assert exit_.value.code == 1
-    assert re.search(r"the loss became (nan|inf) in epoch \d, learning rate 1e\+30", caplog.text)
+    assert re.search(r"the train loss became (nan|inf) in epoch \d, learning rate 1e\+30", caplog.text)
 
 
 @pytest.mark.parametrize(

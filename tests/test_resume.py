@@ -196,9 +196,30 @@ def test_a_forced_learning_rate_and_momentum_take_effect(train):
     assert {group["momentum"] for group in groups} == {0.5}
 
 
+def test_a_forced_change_of_the_metric_forgets_the_best_of_the_other(train):
+    settings = ("scheduler=plateau", "scheduler.patience=0", "trainer.max_epochs=2")
+    run = train(*settings)
+    changed = ("scheduler.metric=accuracy", "trainer.max_epochs=3", "resume_force=true")
+    train(*settings, f"resume={run.directory.path}", *changed, directory=run.directory.path)
+    schedule = run.checkpoint()["state"]["schedule"]
+    assert schedule["best"] == run.metrics[-1]["val_accuracy"]
+    assert schedule["waited"] == 0
+
+
+def test_a_forced_change_reaches_the_optimizers_within_muon(train):
+    run = train("optimizer=muon", "trainer.max_epochs=1")
+    changed = ("optimizer.momentum=0.5", "regularization.weight_decay.rate=0.01", "trainer.max_epochs=2")
+    resume = f"resume={run.directory.path}"
+    longer = train("optimizer=muon", resume, *changed, "resume_force=true", directory=run.directory.path)
+    inner = [group for part in longer.checkpoint()["state"]["optimizer"]["inner"] for group in part["param_groups"]]
+    assert {group["momentum"] for group in inner if "momentum" in group} == {0.5}
+    assert {group["weight_decay"] for group in inner} == {0.0, 0.01}
+
+
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
+        ("regularization=[weight_decay,ema]", "this run has no ema so far: no way to begin with it now"),
         ("optimizer=adamw", "this run's optimizer was torch.optim.SGD: no way to go on with torch.optim.AdamW"),
         ("model=resnet20", "this run's network was models.lenet.LeNet5: no way to go on with models.resnet.ResNet"),
         ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: no way to go on"),
@@ -211,6 +232,20 @@ def test_what_cannot_even_be_forced(train, capsys, setting, answer):
         train(f"resume={run.directory.path}", setting, "resume_force=true", directory=run.directory.path)
     assert exit_.value.code == 2
     assert answer in capsys.readouterr().err
+
+
+def test_another_depth_cannot_be_forced(train, capsys):
+    settings = ("model=resnet20", "model.depths=[1,1,1]", "trainer.max_epochs=1")
+    run = train(*settings)
+    with pytest.raises(SystemExit):
+        train(
+            *settings,
+            f"resume={run.directory.path}",
+            "model.depths=[1,1,2]",
+            "resume_force=true",
+            directory=run.directory.path,
+        )
+    assert "of this run's network has the shape None, with these settings [64, 64, 3, 3]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,19 @@ def test_sam_counts_a_batch_once(batch):
     assert states[0].take_totals() == states[1].take_totals()
     for first, second in zip(states[0].model.buffers(), states[1].model.buffers(), strict=True):
         assert torch.equal(first, second)
-    assert states[1].model[0].momentum == 0.1
+
+
+def test_sam_survives_gradients_that_overflow():
+    """As fp16 with its loss scale has them now and then: the step is lost, the weights and the statistics are not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model[0].weight.grad = torch.full_like(model[0].weight, float("inf"))
+    model[1].weight.grad = torch.ones(4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with SAM(radius=0.1, adaptive=False).at_worst_neighbour(model):
+        assert model(torch.randn(2, 3, 8, 8)).isnan().any()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_max_norm_limits_the_weights_into_a_unit(batch):

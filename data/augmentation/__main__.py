@@ -65,9 +65,13 @@ def contact_sheet(images: Tensor) -> Image.Image:
 def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(prog="python -m data.augmentation", description=__doc__.partition("\n")[0])
-    parser.add_argument("sheet", help="the file to write")
+    parser.add_argument("sheet", type=Path, help="the PNG to write, which must not be there yet")
     parser.add_argument("images", nargs="*", type=Path, metavar="image", help="what to show, squeezed to 32x32 pixels")
     arguments = parser.parse_args()
+    if arguments.sheet.suffix != ".png" or arguments.sheet.exists() or not arguments.sheet.parent.is_dir():
+        parser.error(
+            f"{arguments.sheet}: the sheet is to be a new file that ends in .png, in a directory that there is"
+        )
     try:
         pixels = np.stack([read_image(file, SIZE) for file in arguments.images]) if arguments.images else None
     except DataError as error:
@@ -77,6 +81,7 @@ def main() -> None:
     else:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     contact_sheet(images).save(arguments.sheet, optimize=True)
+    print(f"picture: {arguments.sheet}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Averages of the weights that training goes through, evaluated beside the weights themselves."""
+"""Averages of the weights that training goes through, evaluated beside the weights themselves.
+
+A run has them by name in alphabetical order; without validation the last one that has begun is its result.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Protocol

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from engine.optimizers import load_memory
+
 
 class Muon(Optimizer):
     """m <- momentum m + (1 - momentum) g;  w <- w - lr (0.2 sqrt(max(rows, columns)) O + weight_decay w).
@@ -81,7 +83,7 @@ class Muon(Optimizer):
         """Go back to where `state_dict()` was taken."""
         super().load_state_dict(state_dict)
         for optimizer, state in zip(self.inner, state_dict["inner"], strict=True):
-            optimizer.load_state_dict(state)
+            load_memory(optimizer, state)
 
 
 def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
