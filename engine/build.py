@@ -135,10 +135,11 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
     """Batches from images on the device; those for training are augmented."""
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
     operations = {name: instantiate(operation) for name, operation in config.augmentation.items()}
+    train_images = splits.train.to(machine.device)  # once, also where they are evaluated as well
     train = TrainLoader(
-        splits.train.to(machine.device),
+        train_images,
         batch_size=config.trainer.batch_size,
-        operations=[operation.prepared(splits.train.images) for operation in in_order(operations)],
+        operations=[operation.prepared(splits.train.images) for operation in in_order(operations).values()],
         mixings=[instantiate(mixing) for _, mixing in sorted(config.mixing.items())],
         normalize=normalize,
         num_classes=len(splits.classes),
@@ -146,7 +147,7 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
     )
     after_epoch = {"val": splits.val} if len(splits.val) else {}
     if config.trainer.clean_train_accuracy:
-        after_epoch["clean_train"] = splits.train
+        after_epoch["clean_train"] = train_images
     return Loaders(
         train,
         {name: evaluation_loader(config, images, normalize) for name, images in after_epoch.items()},

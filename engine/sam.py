@@ -31,12 +31,13 @@ class SAM:
             own = [parameter.clone() for parameter in parameters]
             uphill = [parameter.grad for parameter in parameters]
             if self.adaptive:
-                # The gradient in units of the weights, and the way back from those units.
-                uphill = torch._foreach_mul(uphill, torch._foreach_abs(own))
+                # The gradient in units of the weights, and below the way back from those units.
+                units = torch._foreach_abs(own)
+                uphill = torch._foreach_mul(uphill, units)
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(uphill)))
             scale = self.radius / (norm + 1e-12)
             if self.adaptive:
-                uphill = torch._foreach_mul(uphill, torch._foreach_abs(own))
+                uphill = torch._foreach_mul(uphill, units)
             torch._foreach_add_(parameters, torch._foreach_mul(uphill, scale))
         model.zero_grad()
         statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]

@@ -117,29 +117,28 @@ class Checkpointed(nn.Sequential):
         if not (self.enabled and self.training and torch.is_grad_enabled()):
             return super().forward(x)
         for module in self:
-            contexts = partial(_passes, module)
+            contexts = partial(_keep_statistics_on_repetition, module)
             x = checkpoint(module, x, use_reentrant=False, context_fn=contexts)
         return x
 
 
-def _passes(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _keep_statistics_on_repetition(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
     """The contexts of a checkpointed module's two passes; in the second, running statistics stay as they are."""
-    return nullcontext(), statistics_kept(module)
 
+    @contextmanager
+    def still() -> Iterator[None]:
+        norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, (momentum, count) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
 
-@contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, training passes leave batch norm's running statistics as they are."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+    return nullcontext(), still()
 
 
 class DropPath(nn.Module):

@@ -38,9 +38,6 @@ class Operation(Protocol):
         return self
 
 
-def in_order(operations: dict[str, Operation]) -> list[Operation]:
-    """Operations, given by name, in the order in which they run."""
-    return [
-        operation
-        for _, operation in sorted(operations.items(), key=lambda item: (PLACES.index(item[1].place), item[0]))
-    ]
+def in_order(operations: dict[str, Operation]) -> dict[str, Operation]:
+    """Operations by name, in the order in which they run."""
+    return dict(sorted(operations.items(), key=lambda item: (PLACES.index(item[1].place), item[0])))

@@ -33,8 +33,7 @@ def offered() -> dict[str, Operation]:
         module, _, name = settings.pop("_target_", "").rpartition(".")
         if module.startswith("data.augmentation."):
             operations[file.stem] = getattr(import_module(module), name)(**settings)
-    names = {id(operation): name for name, operation in operations.items()}
-    return {names[id(operation)]: operation for operation in in_order(operations)}
+    return in_order(operations)
 
 
 def show(operation: Operation, images: Tensor, generator: torch.Generator) -> Tensor:

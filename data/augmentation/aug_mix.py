@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
 
 LEVELS = 10
 # The paper leaves out what the test images of CIFAR-10-C are corrupted with: brightness, color, contrast, sharpness.
@@ -62,11 +62,8 @@ class AugMix(Operation):
         shares, kinds, sizes = self.drawn(uniform, *images.shape[2:])
         shares = shares[:, :, None, None, None]
         mixed = images * shares[0]
-        for share, chain in zip(shares[1:], zip(kinds, sizes, strict=True), strict=True):
-            changed = images
-            for kind, magnitude in zip(*chain, strict=True):
-                changed = apply(changed, kind, magnitude, "bilinear")
-            mixed += changed * share
+        for share, *chain in zip(shares[1:], kinds, sizes, strict=True):
+            mixed += apply_in_turn(images, *chain, "bilinear") * share
         return mixed.to(torch.uint8)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
 from data.augmentation.rand_augment import space
 
 LEVELS = 10
@@ -55,9 +55,7 @@ class AutoAugment(Operation):
     draws = 5
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        for kind, magnitude in zip(*self.drawn(uniform, *images.shape[2:]), strict=True):
-            images = apply(images, kind, magnitude)
-        return images
+        return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What numbers [B, 5] make of images: kinds int64 [2, B], magnitudes float32 [2, B]."""

@@ -6,10 +6,10 @@ arXiv 1708.04552, sec. 3.2: its centre is any pixel, so that part of the square 
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from data.augmentation import Operation
+from data.rectangle import interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +28,4 @@ class Cutout(Operation):
     def hidden(self, uniform: Tensor, size: int) -> Tensor:
         """1 for those of `size` pixels in the square, whose centre is at `uniform` [B] of them: float32 [B, size]."""
         first = (uniform * size).long() - self.length // 2
-        pixel = torch.arange(size, device=uniform.device)
-        return ((pixel >= first[:, None]) & (pixel < first[:, None] + self.length)).to(uniform.dtype)
+        return interval(first, self.length, size).to(uniform.dtype)

@@ -53,6 +53,13 @@ def apply(images: Tensor, kind: Tensor, magnitude: Tensor, interpolation: str = 
     return away_from(pixels, grey, amount).clamp_(0, 255).to(torch.uint8)
 
 
+def apply_in_turn(images: Tensor, kinds: Tensor, magnitudes: Tensor, interpolation: str = "nearest") -> Tensor:
+    """Several operations for each image, one after the other: as `apply`, with kinds and magnitudes [operations, B]."""
+    for kind, magnitude in zip(kinds, magnitudes, strict=True):
+        images = apply(images, kind, magnitude, interpolation)
+    return images
+
+
 def grey_version(images: Tensor) -> Tensor:
     """Perceived brightness in whole numbers: uint8 [B, C, H, W] -> float32 [B, 1, H, W]."""
     if images.shape[1] not in (1, 3):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
 
 LEVELS = 31
 
@@ -45,9 +45,7 @@ class RandAugment(Operation):
         return 2 * self.operations
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        for kind, magnitude in zip(*self.drawn(uniform, *images.shape[2:]), strict=True):
-            images = apply(images, kind, magnitude)
-        return images
+        return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What numbers [B, draws] make of images: kinds int64 [operations, B], magnitudes float32 [operations, B]."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
+from data.rectangle import interval
 
 ATTEMPTS = 10
 WINDOWS = 2**16
@@ -57,15 +58,9 @@ class RandomErasing(Operation):
         first = fits.int().argmax(1, keepdim=True)  # the first of several
         rows, columns = rows.gather(1, first)[:, 0], columns.gather(1, first)[:, 0]
         happens = (happens < self.probability) & fits.any(1)
-        rows = inside((top * (height - rows + 1)).floor(), rows, height)
-        columns = inside((left * (width - columns + 1)).floor(), columns * happens, width)
+        rows = interval((top * (height - rows + 1)).floor(), rows, height).to(uniform.dtype)
+        columns = interval((left * (width - columns + 1)).floor(), columns * happens, width).to(uniform.dtype)
         return rows[:, None, :, None] * columns[:, None, None, :]
-
-
-def inside(first: Tensor, length: Tensor, size: int) -> Tensor:
-    """1 for those of `size` pixels that are among the `length` from `first` on; all float32, [B] -> [B, size]."""
-    pixel = torch.arange(size, device=first.device)
-    return ((pixel >= first[:, None]) & (pixel < (first + length)[:, None])).to(first.dtype)
 
 
 @lru_cache

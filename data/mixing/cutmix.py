@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.rectangle import interval
+
 
 @dataclass(frozen=True, kw_only=True)
 class CutMix:
@@ -40,6 +42,5 @@ def inside(side: Tensor, centre: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """
     size = (side * length).long()
     first = (centre * length).long() - size // 2
-    pixel = torch.arange(length, device=side.device)
-    within = (pixel >= first[:, None]) & (pixel < (first + size)[:, None])
+    within = interval(first, size, length)
     return within, within.sum(1)

@@ -1,8 +1,26 @@
 """Optimizers that torch.optim lacks, or has in another form than the papers of the networks used."""
 
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
+
+
+def tensors(
+    optimizer: Optimizer, group: dict[str, Any], **first: Callable[[Tensor], Tensor]
+) -> tuple[list[Tensor], ...]:
+    """The parameters of a group that have gradients, the gradients, and for each name in `first` what is remembered.
+
+    `first` makes what the memory of a parameter begins with. Lists of the same length, to be updated all
+    at once; empty where there are no gradients.
+    """
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+    for parameter in parameters:
+        if not optimizer.state[parameter]:
+            optimizer.state[parameter].update({name: make(parameter) for name, make in first.items()})
+    memories = ([optimizer.state[parameter][name] for parameter in parameters] for name in first)
+    return parameters, [parameter.grad for parameter in parameters], *memories
 
 
 def load_memory(optimizer: Optimizer, state: dict[str, Any]) -> None:

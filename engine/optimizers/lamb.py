@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from engine.optimizers import tensors
+
 
 class LAMB(Optimizer):
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  w <- w - lr r u.
@@ -29,16 +31,9 @@ class LAMB(Optimizer):
     def step(self) -> None:
         """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            parameters, gradients, means, squares = tensors(self, group, mean=torch.zeros_like, square=torch.zeros_like)
             if not parameters:
                 continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter]["mean"] = torch.zeros_like(parameter)
-                    self.state[parameter]["square"] = torch.zeros_like(parameter)
-            means = [self.state[parameter]["mean"] for parameter in parameters]
-            squares = [self.state[parameter]["square"] for parameter in parameters]
-            gradients = [parameter.grad for parameter in parameters]
             beta1, beta2 = group["betas"]
             group["step"] += 1
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from engine.optimizers import tensors
+
 
 class LARS(Optimizer):
     """m <- momentum m + lr r (g + weight_decay w);  w <- w - m.
@@ -35,14 +37,9 @@ class LARS(Optimizer):
     def step(self) -> None:
         """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            parameters, gradients, momenta = tensors(self, group, momentum=torch.zeros_like)
             if not parameters:
                 continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-            gradients = [parameter.grad for parameter in parameters]
             updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
 
             layers = [index for index, parameter in enumerate(parameters) if parameter.ndim > 1]

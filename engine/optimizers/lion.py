@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from engine.optimizers import tensors
+
 
 class Lion(Optimizer):
     """w <- w - lr (sign(b1 m + (1 - b1) g) + weight_decay w);  m <- b2 m + (1 - b2) g.
@@ -23,14 +25,9 @@ class Lion(Optimizer):
     def step(self) -> None:
         """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            parameters, gradients, momenta = tensors(self, group, momentum=torch.zeros_like)
             if not parameters:
                 continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-            gradients = [parameter.grad for parameter in parameters]
             lr, (beta1, beta2) = group["lr"], group["betas"]
 
             directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)

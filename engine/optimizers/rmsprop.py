@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from engine.optimizers import tensors
+
 
 class RMSprop(Optimizer):
     """v <- alpha v + (1 - alpha) g^2;  m <- momentum m + lr g / sqrt(v + eps);  w <- w - m.
@@ -30,17 +32,12 @@ class RMSprop(Optimizer):
     def step(self) -> None:
         """One update, of all the tensors of a group at once."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            parameters, gradients, squares, momenta = tensors(
+                self, group, square=torch.ones_like, momentum=torch.zeros_like
+            )
             if not parameters:
                 continue
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter]["square"] = torch.ones_like(parameter)
-                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            squares = [self.state[parameter]["square"] for parameter in parameters]
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-
-            gradients = torch._foreach_add([p.grad for p in parameters], parameters, alpha=group["weight_decay"])
+            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
             torch._foreach_mul_(squares, group["alpha"])
             torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["alpha"])
             roots = torch._foreach_add(squares, group["eps"])
