@@ -27,28 +27,28 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
-    from engine.checkpoint import Checkpoints
+    from engine.checkpoint import Checkpoints, read
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
     from engine.runtime import Interrupted
 
-    max_epochs = config.trainer.max_epochs
     choices, overrides = chosen_options(config, HydraConfig.get()), HydraConfig.get().overrides.task
     try:
-        machine = build.machine(config)
+        saved = read(run.last) if config.resume else None
+        ways = build.ways(config, saved)
         splits = build.splits(config)
+        machine, speeds = build.machine(config, splits, ways)
         state = build.state(config, splits, machine)
         loaders = build.loaders(config, splits, machine)
         state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
         checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(loaders.train)))
-        if config.resume:
-            checkpoints.resume(state, force=config.resume_force)
+        if saved:
+            checkpoints.resume(saved, state, force=config.resume_force)
             run.keep_overrides(overrides)
     except build.USER_ERRORS as error:
         leave(error)
 
-    facts = report.facts(choices, config.seed, splits, state, machine)
-    report.introduce(facts)
+    facts = report.introduce(choices, config.seed, splits, state, machine, speeds)
     if config.lr_find:
         step = build.train_step(config, machine)
         return lr_find.suggest(state, loaders.train, step, lr=config.optimizer.lr, run=run, words=overrides)
@@ -61,11 +61,11 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 train=loaders.train,
                 after_epoch=loaders.after_epoch,
                 train_step=build.train_step(config, machine),
-                max_epochs=max_epochs,
+                max_epochs=config.trainer.max_epochs,
                 log=log,
                 save=lambda name: checkpoints.save(name, state),
             )
-            figures = report.final_test(state, loaders.test, checkpoints, precision=machine.precision, epoch=max_epochs)
+            figures = report.final_test(state, loaders.test, checkpoints, precision=machine.precision)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)

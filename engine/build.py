@@ -15,21 +15,14 @@ from data.dataset import DataError, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.check import CommandError, learning_rate_scale, targets
 from engine.checkpoint import CheckpointError, leaves
-from engine.runtime import DeviceError, Precision, choose_device, choose_precision, seed_everything, versions
+from engine.fastest import fastest, try_out
+from engine.machine import ONLY_ON_GPU, DeviceError, Machine, Precision, choose_device, machines
+from engine.runtime import seed_everything, versions
 from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 
 USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
-MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how a run computes."""
-
-    device: torch.device
-    precision: Precision
-    memory_format: torch.memory_format
+TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
@@ -50,14 +43,44 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def machine(config: DictConfig, *, precision: str | None = None) -> Machine:
-    """The device, precision (given, or as configured) and memory format; seeds all generators on the way."""
+def ways(config: DictConfig, record: dict[str, Any] | None = None) -> list[Machine]:
+    """The ways to compute that are left open: one, or where something is "auto" first what mostly is fastest.
+
+    What is "auto" is as in the checkpoint `record`, if the run has one, and with trainer.deterministic it is not
+    tried. A checkpoint from a GPU whose precision this device lacks goes on in fp32. Raises DeviceError.
+    """
     trainer = config.trainer
-    seed_everything(config.seed, deterministic=trainer.deterministic)
     device = choose_device(trainer.device)
-    return Machine(
-        device, choose_precision(precision or trainer.precision, device), MEMORY_FORMATS[trainer.memory_format]
-    )
+    names = {name: trainer[name] for name in ("precision", "memory_format")}
+    if record:
+        names |= {name: record[name] for name, given in names.items() if given == "auto"}
+        if device.type == "cpu" and names["precision"] == record["precision"] in ONLY_ON_GPU:
+            names["precision"] = "fp32"
+    found = machines(device, **names)
+    return found[:1] if trainer.deterministic else found
+
+
+def machine(config: DictConfig, splits: Splits, ways: Sequence[Machine]) -> tuple[Machine, dict[Machine, float]]:
+    """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is.
+
+    Seeds all generators.
+    """
+    speeds = speeds_of(config, splits, ways) if len(ways) > 1 else {}
+    chosen = fastest(speeds) if speeds else ways[0]
+    chosen.precision.set_fp32_products()
+    seed_everything(config.seed, deterministic=config.trainer.deterministic)
+    return chosen, speeds
+
+
+def speeds_of(config: DictConfig, splits: Splits, ways: Sequence[Machine]) -> dict[Machine, float]:
+    """Images a second of each way, tried once a process for each kind of run."""
+    trainer, image_shape = config.trainer, splits.train.images.shape[1:]
+    batch_size = min(-(-trainer.batch_size // trainer.micro_batches), len(splits.train))
+    kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, [*map(str, ways)]))
+    if kind not in TRIED:
+        trial, step = state(config, splits, ways[0]), train_step(config, ways[0])
+        TRIED[kind] = try_out(ways, trial, step, image_shape=image_shape, batch_size=batch_size)
+    return TRIED[kind]
 
 
 def splits(config: DictConfig) -> Splits:
@@ -169,6 +192,7 @@ def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_p
         "mean": list(splits.mean),
         "std": list(splits.std),
         "precision": machine.precision.name,
+        "memory_format": machine.memory_format_name,
         "steps_per_epoch": steps_per_epoch,
         "versions": versions(),
     }
@@ -219,13 +243,12 @@ def rebuild(
         saved["trainer"]["eval_batch_size"] = eval_batch_size
     saved["trainer"]["device"] = device
     config = OmegaConf.create(saved)
-    fp16_on_cpu = checkpoint["precision"] == "fp16" and choose_device(device).type == "cpu"
-    here = machine(config, precision="fp32" if fp16_on_cpu else checkpoint["precision"])
+    images = splits(config)
+    here, _ = machine(config, images, ways(config, checkpoint))
     model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
     name, values = chosen_weights(checkpoint, weights)
     model.load_state_dict(values)
     model.to(here.device, memory_format=here.memory_format)
-    images = splits(config)
     if list(images.classes) != checkpoint["classes"]:
         raise CheckpointError(
             f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"

@@ -12,7 +12,7 @@ import torch
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 
-FORMAT = 2
+FORMAT = 3
 
 # Settings that do not alter what a run computes, and so may differ when it is resumed.
 FREE = (
@@ -45,15 +45,14 @@ class Checkpoints:
         """Keep the state under a name."""
         write(self.files[name], {**self.description, "state": state.state_dict()})
 
-    def resume(self, state: TrainState, *, force: bool) -> None:
-        """Put `state` back to where the last checkpoint was taken.
+    def resume(self, content: dict[str, Any], state: TrainState, *, force: bool) -> None:
+        """Put `state` back to where a checkpoint was taken, given its content.
 
         Raises CheckpointError if the configuration has changed in a way that alters the result,
         unless `force` is given; and in any case if the network or the optimizer is another one, if there is a
         new average, if an epoch has another number of steps than it had, or if the run has come
         further than it now shall.
         """
-        content = read(self.files["last"])
         if not force:
             require_same_settings(content["config"], self.description["config"])
         for group, part in (("model", "network"), ("optimizer", "optimizer")):

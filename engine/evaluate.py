@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.runtime import Precision
+from engine.machine import Precision
 
 
 @dataclass(frozen=True)

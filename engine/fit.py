@@ -7,7 +7,8 @@ from collections.abc import Callable
 from data.loader import EvalLoader, TrainLoader
 from engine.evaluate import evaluate
 from engine.logging import RunLog
-from engine.runtime import Precision, StopRequest
+from engine.machine import Precision
+from engine.runtime import StopRequest
 from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 

@@ -11,19 +11,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data.dataset import Splits
 from data.loader import EvalLoader
-from engine.build import Machine
 from engine.checkpoint import Checkpoints, read
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
+from engine.machine import Machine, Precision, describe_device
 from engine.rundir import RunDirectory
-from engine.runtime import Precision, describe_device, git_revision, versions
+from engine.runtime import git_revision, versions
 from engine.state import TrainState, suffix, weights_by_name
 
 
-def facts(choices: dict[str, Any], seed: int, splits: Splits, state: TrainState, machine: Machine) -> dict[str, Any]:
-    """What is known of a run before it begins, as plain data; `choices` are the options chosen of each group."""
+def introduce(
+    choices: dict[str, Any],
+    seed: int,
+    splits: Splits,
+    state: TrainState,
+    machine: Machine,
+    speeds: dict[Machine, float],
+) -> dict[str, Any]:
+    """Say what is about to be trained, on what and where; what is known of the run, as plain data.
+
+    `choices` are the options chosen of each group, `speeds` the images a second of each way to compute that was tried.
+    """
     model, optimizer = state.model, state.optimizer
-    return {
+    facts = {
         **choices,
         "params": sum(parameter.numel() for parameter in model.parameters()),
         "multiply_adds": count_multiply_adds(model, splits.train.images.shape[1:]),
@@ -36,9 +46,23 @@ def facts(choices: dict[str, Any], seed: int, splits: Splits, state: TrainState,
         "seed": seed,
         "device": describe_device(machine.device),
         "precision": machine.precision.name,
+        "memory_format": machine.memory_format_name,
+        "tried_images_per_second": {str(way): round(speed, 1) for way, speed in speeds.items()},
         "versions": versions(),
         "git_revision": git_revision(),
     }
+    say(f"{facts['model']}: {facts['params']:,} parameters, {facts['multiply_adds'] / 1e6:,.1f} M multiply-adds")
+    say(
+        f"{facts['dataset']}: {facts['train_images']:,} images to train on, {facts['val_images']:,} to validate, "
+        f"{facts['test_images']:,} to test, {facts['classes']} classes"
+    )
+    if facts["effective_lr"] != facts["lr"]:
+        say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
+    say(f"{facts['device']}, {machine}, torch {facts['versions']['torch']}, seed {seed}")
+    if speeds:
+        others = [f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine]
+        say(f"{machine} was chosen in a trial: {speeds[machine]:,.0f} images/s ({', '.join(others)})")
+    return facts
 
 
 @torch.no_grad()
@@ -52,20 +76,8 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     return counter.get_total_flops() // 2
 
 
-def introduce(facts: dict[str, Any]) -> None:
-    """Say what is about to be trained, on what, and where."""
-    say(f"{facts['model']}: {facts['params']:,} parameters, {facts['multiply_adds'] / 1e6:,.1f} M multiply-adds")
-    say(
-        f"{facts['dataset']}: {facts['train_images']:,} images to train on, {facts['val_images']:,} to validate, "
-        f"{facts['test_images']:,} to test, {facts['classes']} classes"
-    )
-    if facts["effective_lr"] != facts["lr"]:
-        say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
-    say(f"{facts['device']}, {facts['precision']}, torch {facts['versions']['torch']}, seed {facts['seed']}")
-
-
 def final_test(
-    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision, epoch: int
+    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision
 ) -> dict[str, Any]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
@@ -74,7 +86,7 @@ def final_test(
     """
     last = {name: evaluate(network, test, precision=precision) for name, network in state.networks().items()}
     weights = list(last)[-1]
-    chosen = last[weights]
+    epoch, chosen = state.step // checkpoints.description["steps_per_epoch"], last[weights]
     if state.best_epoch:
         best = read(checkpoints.files["best"])
         epoch, weights = state.best_epoch, state.best_weights

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.runtime import Precision
+from engine.machine import Precision
 from engine.sam import SAM
 from engine.state import TrainState
 

@@ -30,6 +30,8 @@ SMALL = (
     "model=lenet5",
     "trainer.batch_size=32",
     "trainer.device=cpu",
+    "trainer.precision=fp32",  # what is tried out may differ from one run to the next
+    "trainer.memory_format=channels_last",
     "trainer.max_epochs=2",
 )
 

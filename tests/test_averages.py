@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from engine.averages.ema import EMA
 from engine.averages.swa import SWA
-from engine.runtime import choose_precision
+from engine.machine import choose_precision
 from engine.state import result_weights
 
 FP32 = choose_precision("fp32", torch.device("cpu"))

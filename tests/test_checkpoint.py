@@ -63,7 +63,7 @@ def test_a_bare_state_dict_is_refused(tmp_path):
 
 def test_another_format_is_named(tmp_path):
     torch.save({"format": 99}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 2"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 3"):
         read(tmp_path / "last.pt")
 
 
@@ -91,8 +91,10 @@ def test_a_checkpoint_that_does_not_describe_what_it_holds(train, spoil, said):
         build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
 
 
-def test_a_processor_evaluates_in_fp32_what_a_gpu_trained_in_fp16(train):
-    checkpoint = train("trainer.max_epochs=1").checkpoint() | {"precision": "fp16"}
-    assert (
-        build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None).precision.name == "fp32"
-    )
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+@pytest.mark.parametrize("given", ["auto", "the same"])
+def test_a_processor_evaluates_in_fp32_what_a_gpu_trained_in_its_own_precision(train, precision, given):
+    checkpoint = train("trainer.max_epochs=1").checkpoint() | {"precision": precision}
+    checkpoint["config"]["trainer"]["precision"] = precision if given == "the same" else given
+    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    assert found.precision.name == "fp32"

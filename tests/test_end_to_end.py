@@ -29,7 +29,7 @@ def test_train_then_evaluate(command, tmp_path):
     # What the console says.
     assert "lenet5: 62,006 parameters, 0.7 M multiply-adds" in trained.stdout
     assert "shapes: 90 images to train on, 10 to validate, 100 to test, 10 classes" in trained.stdout
-    assert re.search(r"cpu, \d+ threads, \w+, torch ", trained.stdout)
+    assert re.search(r"cpu, \d+ threads, fp32 channels_last, torch ", trained.stdout)
     assert re.search(
         r"epoch 3/3: train loss \d\.\d+ accuracy .* %, val loss .*, [\d,]+ images/s, 0:00 left", trained.stdout
     )

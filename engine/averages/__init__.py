@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from engine.runtime import Precision
+from engine.machine import Precision
 
 
 class Average(Protocol):

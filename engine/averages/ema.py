@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.runtime import Precision
+from engine.machine import Precision
 
 
 class EMA:

@@ -1,0 +1,173 @@
+"""Precision and memory format that are tried out: what is chosen, and that a run keeps to it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import composed
+
+from engine import build, fastest
+from engine.machine import DeviceError, Machine, Precision, choose_precision, machines, precisions
+
+CPU = torch.device("cpu")
+AUTO = ("trainer.precision=auto", "trainer.memory_format=auto")
+WAYS = [
+    Machine(CPU, Precision(name, CPU), order) for name in ("bf16", "fp32") for order in ("channels_last", "contiguous")
+]
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """What is tried out, in place of a measurement; by default the last is by far the fastest."""
+    asked = []
+
+    def try_out(ways, *_, **__):
+        asked.append(list(ways))
+        return {way: 100.0 * 2**place for place, way in enumerate(ways)}
+
+    monkeypatch.setattr("engine.build.try_out", try_out)
+    monkeypatch.setattr("engine.build.TRIED", {})
+    return asked
+
+
+def weights(run) -> torch.Tensor:
+    """All numbers of a run's network."""
+    return torch.cat([value.flatten().double() for value in run.checkpoint()["state"]["model"].values()])
+
+
+@pytest.mark.parametrize(
+    ("speeds", "chosen"),
+    [((100, 50, 109, 20), 0), ((100, 50, 111, 20), 2), ((100, 130, 120, 20), 1), ((0, 0, 1, 0), 2), ((0, 0, 0, 0), 0)],
+)
+def test_in_doubt_the_first_is_chosen(speeds, chosen):
+    assert fastest.fastest(dict(zip(WAYS, speeds, strict=True))) is WAYS[chosen]
+
+
+def test_the_shortest_of_some_rounds_counts_and_what_is_hopeless_is_tried_once():
+    durations = {
+        WAYS[0]: itertools.cycle([3.0, 1.5, 2.0, 2.0]),
+        WAYS[1]: itertools.repeat(6.5),
+        WAYS[2]: itertools.repeat(2.9),
+    }
+    asked = []
+
+    def measure(way):
+        return lambda: asked.append(way) or next(durations[way])
+
+    shortest = fastest.in_turns({way: measure(way) for way in durations})
+    assert shortest == {WAYS[0]: 1.5, WAYS[1]: 6.5, WAYS[2]: 2.9}
+    assert [asked.count(way) for way in durations] == [fastest.ROUNDS, 1, fastest.ROUNDS]
+
+
+def a_state(*overrides: str):
+    """LeNet-5 with its step, on images of 32x32."""
+    from test_options import tiny_splits
+
+    config = composed("model=lenet5", "trainer.device=cpu", *overrides)
+    return build.state(config, tiny_splits(), WAYS[1]), build.train_step(config, WAYS[1])
+
+
+def test_every_way_is_measured_and_no_weight_moves():
+    state, step = a_state()
+    before = [parameter.detach().clone() for parameter in state.model.parameters()]
+    speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=6)
+    assert list(speeds) == WAYS
+    assert all(0 < speed < math.inf for speed in speeds.values())
+    for parameter, value in zip(state.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.grad is None
+
+
+def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
+    state, step = a_state()
+    sizes = []
+
+    def add_gradients(self, state, images, targets):
+        sizes.append(len(images))
+        if self.precision.name == "bf16":
+            raise torch.OutOfMemoryError("no")
+        return torch.zeros(3)
+
+    monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
+    speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
+    assert [speed > 0 for speed in speeds.values()] == [False, False, True, True]
+    assert set(sizes) == {2}  # no more images where the first has no room for two
+
+
+def test_a_step_that_takes_long_is_tried_on_fewer_images(monkeypatch):
+    state, step = a_state()
+    clock, sizes = [0.0], []
+
+    def add_gradients(self, state, images, targets):
+        sizes.append(len(images))
+        clock[0] += 0.02 * len(images)
+
+    monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
+    monkeypatch.setattr("engine.fastest.time.perf_counter", lambda: clock[0])
+    speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
+    assert max(sizes) == 8
+    assert list(speeds.values()) == pytest.approx([50] * 4)
+
+
+def test_what_the_processor_can():
+    assert precisions(CPU)[-1] == "fp32"
+    assert len(machines(CPU, precision="auto", memory_format="auto")) == 2 * len(precisions(CPU))
+    assert [str(way) for way in machines(CPU, precision="bf16", memory_format="contiguous")] == ["bf16 contiguous"]
+    for name in ("fp16", "tf32"):
+        with pytest.raises(DeviceError, match=f"trainer.precision={name} needs a GPU"):
+            choose_precision(name, CPU)
+
+
+def test_a_run_takes_the_fastest_says_so_and_is_the_run_that_asks_for_it(train, trials, caplog):
+    with caplog.at_level("INFO"):
+        tried = train(*AUTO)
+    (ways,) = trials
+    assert "fp32 contiguous was chosen in a trial: " in caplog.text
+    assert (tried.result["precision"], tried.result["memory_format"]) == ("fp32", "contiguous")
+    assert list(tried.result["tried_images_per_second"]) == [str(way) for way in ways]
+    asked_for = train("trainer.precision=fp32", "trainer.memory_format=contiguous")
+    assert len(trials) == 1
+    assert asked_for.result["tried_images_per_second"] == {}
+    assert torch.equal(weights(tried), weights(asked_for))
+
+
+def test_a_resumed_run_computes_as_it_did(train, trials, monkeypatch):
+    run = train(*AUTO, "trainer.max_epochs=1", "scheduler=constant")
+    monkeypatch.setattr("engine.build.try_out", None)
+    resumed = train(*AUTO, "resume=x", "scheduler=constant", "resume_force=true", directory=run.directory.path)
+    assert (resumed.result["precision"], resumed.result["memory_format"]) == ("fp32", "contiguous")
+    assert resumed.result["epochs"] == 2
+
+
+def test_evaluation_computes_as_training_did(train, trials):
+    checkpoint = train(*AUTO).checkpoint()
+    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    assert found.precision.name == "fp32"
+    assert found.test.normalize.memory_format == torch.contiguous_format
+
+
+def test_a_deterministic_run_tries_nothing(train, trials):
+    run = train(*AUTO, "trainer.deterministic=true")
+    assert not trials
+    assert (run.result["precision"], run.result["memory_format"]) == (precisions(CPU)[0], "channels_last")
+
+
+def test_seeds_of_one_process_choose_alike(train, trials):
+    for seed in (0, 1):
+        train(*AUTO, f"seed={seed}", "trainer.max_epochs=1")
+    assert len(trials) == 1
+    train(*AUTO, "trainer.batch_size=16", "trainer.max_epochs=1")
+    assert len(trials) == 2
+
+
+def test_parts_of_a_batch_are_tried_as_large_as_they_are(train, trials, monkeypatch):
+    sizes = []
+
+    def try_out(ways, *_, batch_size, **__):
+        sizes.append(batch_size)
+        return dict.fromkeys(ways, 1.0)
+
+    monkeypatch.setattr("engine.build.try_out", try_out)
+    train(*AUTO, "trainer.micro_batches=3", "trainer.max_epochs=1")
+    assert sizes == [11]
