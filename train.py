@@ -1,12 +1,13 @@
 """Train a network: python train.py [group=option ...] [key=value ...]; --help lists what there is."""
 
+import time
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from engine.check import make_schedule
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.rundir import RunDirectory
 
@@ -25,47 +26,41 @@ def main(config: DictConfig) -> None:
 
 def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
+    begun = time.perf_counter()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
-    from engine.checkpoint import Checkpoints, read
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
     from engine.runtime import Interrupted
 
-    choices, overrides = chosen_options(config, HydraConfig.get()), HydraConfig.get().overrides.task
+    job = HydraConfig.get()
+    choices, overrides = chosen_options(config, job), job.overrides.task
     try:
-        saved = read(run.last) if config.resume else None
-        ways = build.ways(config, saved)
-        splits = build.splits(config)
-        machine, speeds = build.machine(config, splits, ways)
-        state = build.state(config, splits, machine)
-        loaders = build.loaders(config, splits, machine)
-        state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
-        checkpoints = Checkpoints(run, build.description(config, splits, machine, steps_per_epoch=len(loaders.train)))
-        if saved:
-            checkpoints.resume(saved, state, force=config.resume_force)
-            run.keep_overrides(overrides)
+        parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
     except build.USER_ERRORS as error:
         leave(error)
+    if config.resume:
+        run.keep_overrides(overrides)
 
-    facts = report.introduce(choices, config.seed, splits, state, machine, speeds)
+    state, train = parts.state, parts.loaders.train
+    facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
-        step = build.train_step(config, machine)
-        return lr_find.suggest(state, loaders.train, step, lr=config.optimizer.lr, run=run, words=overrides)
+        return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
-        with RunLog(run, facts, epochs_done=state.step // len(loaders.train)) as log:
+        with RunLog(run, facts, epochs_done=state.step // len(train)) as log:
             if state.step == 0:
-                log.first_batch(loaders.train)
+                log.first_batch(train)
+            report.say(f"set up in {time.perf_counter() - begun:.1f} s")
             fit(
                 state,
-                train=loaders.train,
-                after_epoch=loaders.after_epoch,
-                train_step=build.train_step(config, machine),
+                train=train,
+                after_epoch=parts.loaders.after_epoch,
+                train_step=parts.train_step,
                 max_epochs=config.trainer.max_epochs,
                 log=log,
-                save=lambda name: checkpoints.save(name, state),
+                save=lambda name: parts.checkpoints.save(name, state),
             )
-            figures = report.final_test(state, loaders.test, checkpoints, precision=machine.precision)
+            figures = report.final_test(state, parts.loaders.test, parts.checkpoints, parts.machine.precision)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)

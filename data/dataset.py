@@ -111,7 +111,7 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     return position.argsort()
 
 
-def channel_statistics(images: Tensor, chunk: int = 4096) -> tuple[list[float], list[float]]:
+def channel_statistics(images: Tensor, chunk: int = 256) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels, on the scale from 0 to 1.
 
     images: uint8 [N, C, H, W]. Exact: the sums are integers.

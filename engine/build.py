@@ -1,7 +1,9 @@
 """From a checked configuration to the objects that train: the last place that knows OmegaConf and Hydra."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from data.augmentation import in_order
-from data.dataset import DataError, Images, Splits, split
+from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
-from engine.check import CommandError, learning_rate_scale, targets
-from engine.checkpoint import CheckpointError, leaves
+from engine.check import CommandError, learning_rate_scale, make_schedule, targets
+from engine.checkpoint import CheckpointError, Checkpoints, leaves, read
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, DeviceError, Machine, Precision, choose_device, machines
+from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
 from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
@@ -83,11 +86,21 @@ def speeds_of(config: DictConfig, splits: Splits, ways: Sequence[Machine]) -> di
     return TRIED[kind]
 
 
-def splits(config: DictConfig) -> Splits:
-    """The images that a run trains, validates and tests on, in memory."""
+def splits(config: DictConfig, *, keep: bool = False) -> Splits:
+    """The images that a run trains, validates and tests on, in memory.
+
+    With `keep` the data set stays there for the next run of this process, which then need not read it again.
+    """
     source = plain(config.dataset)
     protocol = {name: source.pop(name) for name in ("val_size", "train_limit", "test_limit")}
-    return split(instantiate(source), seed=config.seed, **protocol)
+    dataset = kept_dataset(json.dumps(source)) if keep else instantiate(source)
+    return split(dataset, seed=config.seed, **protocol)
+
+
+@lru_cache(maxsize=1)
+def kept_dataset(source: str) -> Dataset:
+    """The data set that a dataset group (JSON) names."""
+    return instantiate(json.loads(source))
 
 
 def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
@@ -196,6 +209,45 @@ def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_p
         "steps_per_epoch": steps_per_epoch,
         "versions": versions(),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of. `speeds` are the images a second of the ways to compute that were tried."""
+
+    machine: Machine
+    speeds: dict[Machine, float]
+    splits: Splits
+    state: TrainState
+    loaders: Loaders
+    train_step: TrainStep
+    checkpoints: Checkpoints
+
+
+def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
+    """Build a run; one that is resumed is where its last checkpoint was taken.
+
+    With `keep_data` the data set stays in memory for the next run of this process. Raises `USER_ERRORS`.
+    """
+    saved = read(run.last) if config.resume else None
+    possible = ways(config, saved)  # before the data are read, or even downloaded
+    images = splits(config, keep=keep_data)
+    chosen, speeds = machine(config, images, possible)
+    begin, batches = state(config, images, chosen), loaders(config, images, chosen)
+    steps = len(batches.train)
+    begin.schedule = make_schedule(config, steps_per_epoch=steps)
+    checkpoints = Checkpoints(run, description(config, images, chosen, steps_per_epoch=steps))
+    if saved:
+        checkpoints.resume(saved, begin, force=config.resume_force)
+    return Parts(
+        machine=chosen,
+        speeds=speeds,
+        splits=images,
+        state=begin,
+        loaders=batches,
+        train_step=train_step(config, chosen),
+        checkpoints=checkpoints,
+    )
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ def try_out(
 ) -> dict[Machine, float]:
     """Images a second, forward and backward, for each candidate.
 
-    They take turns, so that whatever else the machine is doing slows them all. Batches are as large as
-    in training if that is a matter of moments, else smaller. What does not fit into memory has no speed.
+    They take turns, so that whatever else the machine is doing slows them all. Batches have half the size
+    of those in training, so that none takes more memory in fp32 than the run in 16 bits, or less if that takes
+    long. What does not fit into memory has no speed.
     The running statistics of `state` are of no use afterwards.
     """
-    device = machines[0].device
-    everything = torch.randn(batch_size, *image_shape, device=device)
-    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    device, most = machines[0].device, max(2, batch_size // 2)
+    everything = torch.randn(most, *image_shape, device=device)
+    labels = torch.zeros(most, dtype=torch.int64, device=device)
 
     def seconds(machine: Machine, images: int) -> float:
         state.model.to(memory_format=machine.memory_format)
@@ -47,10 +48,10 @@ def try_out(
             state.optimizer.zero_grad()
 
     state.model.train()
-    images = min(2, batch_size)
+    images = 2
     seconds(machines[0], images)
-    while images < batch_size and seconds(machines[0], images) < LONG_ENOUGH:
-        images = min(4 * images, batch_size)
+    while images < most and seconds(machines[0], images) < LONG_ENOUGH:
+        images = min(4 * images, most)
     for machine in machines:
         seconds(machine, images)  # the first time of everything costs more
     shortest = in_turns({machine: lambda machine=machine: seconds(machine, images) for machine in machines})

@@ -9,30 +9,24 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.dataset import Splits
 from data.loader import EvalLoader
+from engine.build import Parts
 from engine.checkpoint import Checkpoints, read
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
-from engine.machine import Machine, Precision, describe_device
+from engine.machine import Precision, describe_device
 from engine.rundir import RunDirectory
 from engine.runtime import git_revision, versions
 from engine.state import TrainState, suffix, weights_by_name
 
 
-def introduce(
-    choices: dict[str, Any],
-    seed: int,
-    splits: Splits,
-    state: TrainState,
-    machine: Machine,
-    speeds: dict[Machine, float],
-) -> dict[str, Any]:
+def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any]:
     """Say what is about to be trained, on what and where; what is known of the run, as plain data.
 
-    `choices` are the options chosen of each group, `speeds` the images a second of each way to compute that was tried.
+    `choices` are the options chosen of each group.
     """
-    model, optimizer = state.model, state.optimizer
+    splits, machine, speeds = parts.splits, parts.machine, parts.speeds
+    model, optimizer = parts.state.model, parts.state.optimizer
     facts = {
         **choices,
         "params": sum(parameter.numel() for parameter in model.parameters()),
@@ -76,9 +70,7 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     return counter.get_total_flops() // 2
 
 
-def final_test(
-    state: TrainState, test: EvalLoader, checkpoints: Checkpoints, *, precision: Precision
-) -> dict[str, Any]:
+def final_test(state: TrainState, test: EvalLoader, checkpoints: Checkpoints, precision: Precision) -> dict[str, Any]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
     The result is that of the epoch and the weights (the network's or an average) that did best on the

@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALL
+import torch
+from conftest import ROOT, SMALL, composed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.shapes import shapes
+from engine import build
 
 
 def only(paths) -> Path:
@@ -105,6 +109,20 @@ def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
         ("cosine", 0),
         ("cosine", 1),
     ]
+
+
+def test_jobs_of_one_process_read_their_data_once(monkeypatch):
+    build.kept_dataset.cache_clear()
+    read = []
+    monkeypatch.setattr("data.shapes.shapes", lambda **arguments: read.append(arguments) or shapes(**arguments))
+    for overrides in [("seed=0",), ("seed=1", "model=resnet20"), ("dataset.val_size=20", "dataset.train_limit=50")]:
+        kept, fresh = (build.splits(composed(*SMALL, *overrides), keep=keep) for keep in (True, False))
+        for images in ("train", "val", "test"):
+            assert torch.equal(getattr(kept, images).images, getattr(fresh, images).images)
+    assert len(read) == 1 + 3
+    build.splits(composed(*SMALL, "dataset.train_size=120"), keep=True)
+    assert len(read) == 1 + 3 + 1
+    build.kept_dataset.cache_clear()
 
 
 def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):

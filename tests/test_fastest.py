@@ -95,7 +95,7 @@ def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
     assert set(sizes) == {2}  # no more images where the first has no room for two
 
 
-def test_a_step_that_takes_long_is_tried_on_fewer_images(monkeypatch):
+def test_a_step_that_takes_long_is_tried_on_few_images_and_none_on_more_than_half_a_batch(monkeypatch):
     state, step = a_state()
     clock, sizes = [0.0], []
 
@@ -108,6 +108,9 @@ def test_a_step_that_takes_long_is_tried_on_fewer_images(monkeypatch):
     speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
     assert max(sizes) == 8
     assert list(speeds.values()) == pytest.approx([50] * 4)
+    sizes.clear()
+    fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=11)
+    assert max(sizes) == 5
 
 
 def test_what_the_processor_can():

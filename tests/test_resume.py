@@ -263,7 +263,7 @@ def test_the_command_that_goes_on_can_be_typed(directory, command):
 
 
 def test_interrupted_before_the_first_step_leaves_nothing(train, monkeypatch, tmp_path, capsys):
-    def splits(_):
+    def splits(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("engine.build.splits", splits)
