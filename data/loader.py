@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from data.augmentation import Operation
 from data.dataset import Images
@@ -111,7 +110,8 @@ class TrainLoader:
         numbers = [torch.from_numpy(mixing.draw(count, rng)).to(device, torch.float32) for mixing in self.mixings]
 
         def mix(step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            targets = F.one_hot(labels, self.num_classes).float()
+            # F.one_hot would look at the labels, and so wait for them.
+            targets = torch.zeros(len(labels), self.num_classes, device=device).scatter_(1, labels[:, None], 1.0)
             if not mixed[step]:
                 return images, targets
             mixing, start = self.mixings[choices[step]], step * self.batch_size

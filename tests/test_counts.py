@@ -1,0 +1,139 @@
+"""What a step costs beyond the network, counted rather than timed: operators, waits for the device, copies."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from conftest import composed, option_names
+from test_options import tiny_splits
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engine import build
+from engine.step import set_learning_rate
+
+# Operators whose result Python needs, for which it has to wait for the device.
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique2",
+    "_unique2",
+    "unique_dim",
+    "equal",
+    "is_nonzero",
+}
+COPYING = {"copy_", "_to_copy", "clone"}
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators that are called in this context, by name, and keeps the tensors that were waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+        self.waited_for = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        name = function.overloadpacket.__name__
+        self.calls[name] += 1
+        if name in WAITING:
+            self.waited_for.append(arguments[0])
+        return function(*arguments, **(keywords or {}))
+
+
+def counted(work: Callable[[], object]) -> Counter:
+    """The operators of `work`, by name, the second time it is done: the first time some memory is made."""
+    work()
+    with Counting() as counting:
+        work()
+    return counting.calls
+
+
+class Sides:
+    """A run, and the same step by hand on a batch that lies there."""
+
+    def __init__(self, *overrides: str):
+        fixed = ("trainer.precision=bf16", "trainer.memory_format=channels_last", "trainer.device=cpu")
+        config = composed("model=resnet20", "trainer.batch_size=8", *fixed, *overrides)
+        self.machine, splits = build.ways(config)[0], tiny_splits()
+        self.state = build.state(config, splits, self.machine)
+        self.state.model.train()
+        self.train = build.loaders(config, splits, self.machine).train
+        self.step = build.train_step(config, self.machine)
+        self.batch = next(self.train.epoch(0))
+
+    def ours(self) -> None:
+        set_learning_rate(self.state.optimizer, 1.0)
+        self.step(self.state, *self.batch)
+
+    def bare(self) -> None:
+        images, targets = self.batch
+        with self.machine.precision.autocast():
+            loss = self.step.loss(self.state.model(images), targets)
+        loss.backward()
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad()
+
+    def epoch(self) -> None:
+        """All that fit does in an epoch, but for its end."""
+        for images, targets in self.train.epoch(0):
+            set_learning_rate(self.state.optimizer, 1.0)
+            self.step(self.state, images, targets)
+            for average in self.state.averages.values():
+                average.update(self.state.model, epoch=1.0)
+
+
+def test_a_step_is_little_more_than_the_networks_forward_and_backward_and_the_update():
+    sides = Sides()
+    ours, bare = counted(sides.ours), counted(sides.bare)
+    assert bare.total() > 300
+    assert not bare - ours
+    assert (ours - bare).total() <= 14, ours - bare
+
+
+def test_a_batch_is_made_of_few_operators_and_none_for_each_image():
+    counts = []
+    for batch_size in (5, 15):
+        sides = Sides(f"trainer.batch_size={batch_size}")
+        steps = len(sides.train)
+        counts.append(counted(lambda sides=sides: list(sides.train.epoch(0))).total() / steps)
+    assert counts == pytest.approx([39, 39], abs=1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_update_is_one_operator_for_each_group_of_parameters(precision):
+    sides = Sides(f"trainer.precision={precision}")
+    sides.bare()
+    calls = counted(sides.bare)
+    assert calls["_fused_sgd_"] == len(sides.state.optimizer.param_groups) == 2
+
+
+def test_weights_and_activations_are_copied_only_to_change_their_precision():
+    """In fp32 nothing is: images, weights and gradients have one memory format all the way."""
+    sides = Sides("trainer.precision=fp32")
+    assert {name: count for name, count in counted(sides.ours).items() if name in COPYING} == {}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *[(f"regularization=[{option}]",) for option in option_names("regularization")],
+        *[(f"optimizer={option}",) for option in option_names("optimizer")],
+        ("trainer.micro_batches=2",),
+        ("regularization=[mixup,cutmix]", "regularization.mixup.per_image=true"),
+    ],
+    ids=" ".join,
+)
+def test_no_step_waits_for_the_device(overrides):
+    sides = Sides(*overrides)
+    sides.epoch()
+    with Counting() as counting:
+        sides.epoch()
+    # Torch keeps its optimizers' counters in main memory, on whatever device the weights lie.
+    counters = {
+        value.data_ptr()
+        for state in sides.state.optimizer.state.values()
+        for value in state.values()
+        if value.ndim == 0
+    }
+    assert {value.data_ptr() for value in counting.waited_for} <= counters
