@@ -239,6 +239,10 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
     checkpoints = Checkpoints(run, description(config, images, chosen, steps_per_epoch=steps))
     if saved:
         checkpoints.resume(saved, begin, force=config.resume_force)
+    if config.trainer.compile:
+        # In place, so that the names of the weights stay as they are. A shape more is compiled once more, since
+        # kernels for any shape are slower: there are four, with what is left over at the end of an epoch.
+        begin.model.compile(dynamic=False, mode="reduce-overhead" if chosen.device.type == "cuda" else "default")
     return Parts(
         machine=chosen,
         speeds=speeds,

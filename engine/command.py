@@ -31,7 +31,9 @@ from engine.rundir import RunDirectory
 
 # What may differ from a recipe without another accuracy to be expected.
 HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
-HARMLESS |= {f"trainer.{key}" for key in ("device", "precision", "memory_format", "deterministic", "eval_batch_size")}
+HARMLESS |= {
+    f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
+}
 HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
 MISTAKES = (CommandError, HydraException, OmegaConfBaseException)
 

@@ -11,7 +11,7 @@ from engine.machine import Machine
 from engine.state import TrainState
 from engine.step import TrainStep
 
-ROUNDS = 4  # of which each candidate's shortest counts
+ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
 LONG_ENOUGH = 0.1  # seconds: a pass that takes longer is not tried on more images
 HOPELESS = 2.0  # times the shortest: a candidate that takes longer is not tried again
 MARGIN = 1.1  # so much faster than the first must another be: in doubt every run chooses alike
@@ -61,10 +61,14 @@ def try_out(
 def in_turns(candidates: dict[Machine, Callable[[], float]]) -> dict[Machine, float]:
     """The shortest of some durations of each candidate; those that are hopeless are asked once."""
     shortest = {candidate: measure() for candidate, measure in candidates.items()}
-    for _ in range(ROUNDS - 1):
+    rounds, spent = 1, sum(shortest.values())
+    while rounds < ROUNDS or spent < ENOUGH:
         for candidate, measure in candidates.items():
             if shortest[candidate] < HOPELESS * min(shortest.values()):
-                shortest[candidate] = min(shortest[candidate], measure())
+                duration = measure()
+                shortest[candidate] = min(shortest[candidate], duration)
+                spent += duration
+        rounds += 1
     return shortest
 
 

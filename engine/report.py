@@ -65,7 +65,7 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     parameter, training = next(model.parameters()), model.training
     model.eval()
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *image_shape, device=parameter.device))
+        model.forward(torch.zeros(1, *image_shape, device=parameter.device))  # as it is, also if calls are compiled
     model.train(training)
     return counter.get_total_flops() // 2
 

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.shapes import shapes
 from engine import build
+from engine.evaluate import evaluate
 
 
 def only(paths) -> Path:
@@ -266,3 +267,24 @@ def test_options_of_ones_own_directory(command, tmp_path):
     assert "model=mine: no such option" in ended.stderr
     ended = command("evaluate.py", "checkpoint='my run'", "root=elsewhere")
     assert "root=elsewhere: the data set of this run is not read from a directory" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_as_any_other(train):
+    """With an average, resumed, and evaluated: the names of its weights are the same."""
+    compiled = train("trainer.compile=true", "regularization=[weight_decay,ema]", "scheduler=constant")
+    assert compiled.result["status"] == "finished"
+    eager = train("regularization=[weight_decay,ema]", "scheduler=constant")
+    assert compiled.checkpoint()["state"]["model"].keys() == eager.checkpoint()["state"]["model"].keys()
+    for ours, theirs in zip(compiled.metrics, eager.metrics, strict=True):
+        for name in ("train_loss", "val_loss", "val_loss_ema"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3)
+    further = train(
+        *("trainer.compile=true", "regularization=[weight_decay,ema]", "scheduler=constant", "trainer.max_epochs=3"),
+        *(f"resume={compiled.directory.path}", "resume_force=true"),
+        directory=compiled.directory.path,
+    )
+    assert further.result["epochs"] == 3
+    found = build.trained(further.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None)
+    figures = evaluate(found.model, found.test, precision=found.precision)
+    assert figures.accuracy == further.result["test_accuracy_last"]
