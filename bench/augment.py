@@ -7,21 +7,18 @@ transforms, on uint8 tensors or on PIL images) that is fastest in a short trial.
 """
 
 import argparse
-import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from bench.timing import in_turns, rate, surroundings
 from data.augmentation import Operation
 from data.augmentation.aug_mix import AugMix
 from data.augmentation.auto_augment import AutoAugment
@@ -124,13 +121,6 @@ class OneByOne(Dataset):
         return self.chain(self.given[index])
 
 
-def rate(run: Callable[[], int]) -> float:
-    """Images a second of a function that returns how many it has made."""
-    begin = time.perf_counter()
-    count = run()
-    return count / (time.perf_counter() - begin)
-
-
 def fastest(row: Row, images: Tensor) -> str:
     """The fastest of torchvision's forms, in this process."""
 
@@ -152,11 +142,7 @@ def compare(row: Row, images: Tensor, *, workers: int, rounds: int) -> tuple[flo
         return lambda: sum(len(batch) for batch in loader)
 
     sides = [batched(row, images), *map(one_by_one, dict.fromkeys([RECOMMENDED, form]))]
-    for side in sides:
-        side()  # the first time of everything costs more
-    rates = [
-        statistics.median(side) for side in zip(*([rate(side) for side in sides] for _ in range(rounds)), strict=True)
-    ]
+    rates = in_turns(sides, rounds=rounds)
     return rates[0], rates[1], rates[-1], form
 
 
@@ -170,8 +156,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.workers)
     data = shapes(classes=10, train_size=arguments.images, test_size=1, image_size=SIZE, clutter=1.0, seed=0)
-    print(f"{platform.machine()}, {arguments.workers} workers or threads, Python {platform.python_version()},")
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}; images of {SIZE}x{SIZE}, a second\n")
+    print(f"{surroundings(arguments.workers)}; images of {SIZE}x{SIZE}, a second\n")
     print(f"| operations | batched | {RECOMMENDED} | ratio | fastest form | | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
     for name in arguments.names or ROWS:

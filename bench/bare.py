@@ -1,0 +1,27 @@
+"""Whole epochs beside nothing but forward, backward and update on one batch: python -m bench.bare
+
+What is missing to 1 is what loading, augmentation, totals, schedule and log cost.
+"""
+
+import torch
+
+from bench.sides import Ours, bare, parser
+from bench.timing import in_turns, surroundings
+
+NETWORKS = ["lenet5", "resnet20", "resnet18", "mobilenet_v2", "densenet100bc"]
+
+
+def main() -> None:
+    """Print the table, in Markdown."""
+    arguments = parser("bare", __doc__, NETWORKS).parse_args()
+    torch.set_num_threads(arguments.workers)
+    print(f"{surroundings(arguments.workers)}; images a second\n")
+    print("| network | chosen | whole epoch | bare step | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    for network in arguments.networks:
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        whole, limit = in_turns([ours, bare(ours)], rounds=arguments.rounds)
+        print(f"| {network} | {ours.parts.machine} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

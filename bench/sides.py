@@ -1,0 +1,160 @@
+"""The same network trained by this project, as nearly everybody writes it, and with nothing around it."""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from data.dataset import Images
+from engine import build
+from engine.build import Parts
+from engine.check import CONF
+from engine.fit import fit
+from engine.logging import RunLog
+from engine.machine import Machine
+from engine.rundir import RunDirectory
+
+MOST_IMAGES = 20_000
+
+
+def parser(name: str, description: str, networks: list[str]) -> argparse.ArgumentParser:
+    """The command line of a benchmark that trains networks."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description.partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=2, help="threads, and processes of a DataLoader")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each side, in turns")
+    parser.add_argument("--seconds", type=float, default=5, help="that a timing of ours shall take, about")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("networks", nargs="*", metavar="network", default=networks)
+    return parser
+
+
+class Ours:
+    """Epochs of this project's `fit`: loading, augmentation, steps, totals, schedule, log; without validation."""
+
+    def __init__(self, network: str, *, batch_size: int, seconds: float):
+        few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
+        steps = round(seconds * few.speeds[few.machine] / batch_size)
+        self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
+        self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
+        self.network, self.batch_size, self.epochs = network, batch_size, 0
+        self.log = RunLog(self.directory(), {}, epochs_done=0)
+
+    @staticmethod
+    def directory() -> RunDirectory:
+        """A new directory for a run, which nobody will look at."""
+        return RunDirectory(Path(tempfile.mkdtemp(prefix="bench-")))
+
+    @staticmethod
+    def config(network: str, *, batch_size: int, images: int) -> DictConfig:
+        """What `python train.py model=...` composes, on so many generated images."""
+        data = ["dataset=shapes", f"dataset.train_size={images}", "dataset.test_size=100", "dataset.val_size=0"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(
+                "config", [f"model={network}", f"trainer.batch_size={batch_size}", "optimizer.lr=0.01", *data]
+            )
+
+    def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
+        """A run of the network."""
+        config = self.config(network, batch_size=batch_size, images=images)
+        return build.parts(config, self.directory(), keep_data=False)
+
+    def __call__(self) -> int:
+        self.epochs += 1
+        fit(
+            self.parts.state,
+            train=self.parts.loaders.train,
+            after_epoch={},
+            train_step=self.parts.train_step,
+            max_epochs=self.epochs,
+            log=self.log,
+            save=lambda name: None,
+        )
+        wait(self.parts.machine)
+        return self.images
+
+
+def wait(machine: Machine) -> None:
+    """Until a GPU has done what it was given."""
+    if machine.device.type != "cpu":
+        torch.accelerator.synchronize(machine.device)
+
+
+def bare(ours: Ours) -> Callable[[], int]:
+    """Forward, backward and update on one batch that lies there: the limit of what surrounds them."""
+    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size)
+    machine, parts = ours.parts.machine, ours.parts
+    state, loss = build.state(config, parts.splits, machine), parts.train_step.loss
+    images, labels = next(parts.loaders.train.epoch(0))
+
+    def steps() -> int:
+        state.model.train()
+        for _ in range(ours.images // ours.batch_size):
+            with machine.precision.autocast():
+                mean = loss(state.model(images), labels)
+            mean.backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+        wait(machine)
+        return ours.images
+
+    return steps
+
+
+class OneByOne(Dataset):
+    """Images as torchvision.datasets.CIFAR10 hands them out: an array, from which each becomes a PIL image."""
+
+    def __init__(self, images: Images, transform: Callable[[Image.Image], torch.Tensor]):
+        self.data = np.ascontiguousarray(images.images.permute(0, 2, 3, 1).numpy())
+        self.targets = images.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+
+def standard(ours: Ours, *, workers: int) -> Callable[[], int]:
+    """What nearly every repository does: PIL transforms in a DataLoader, fp32, NCHW, `.item()` in each step.
+
+    The workers live on from epoch to epoch, which few repositories let them.
+    """
+    splits, device = ours.parts.splits, ours.parts.machine.device
+    chain = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    transform = transforms.Compose([*chain, transforms.Normalize(splits.mean, splits.std)])
+    dataset = OneByOne(splits.train, transform)
+    loader = DataLoader(dataset, ours.batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
+    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size)
+    (channels, *_) = splits.train.images.shape[1:]
+    network = build.network(build.plain(config.model), num_classes=len(splits.classes), in_channels=channels).to(device)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> int:
+        network.train()
+        train_loss, correct, total = 0.0, 0, 0
+        for inputs, targets in loader:
+            inputs, targets = inputs.to(device), targets.to(device)
+            optimizer.zero_grad()
+            outputs = network(inputs)
+            loss = criterion(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            train_loss += loss.item()
+            predicted = outputs.max(1).indices
+            total += targets.size(0)
+            correct += predicted.eq(targets).sum().item()
+        assert total == ours.images
+        return total
+
+    return epoch

@@ -1,0 +1,32 @@
+"""How the benchmarks measure: in turns, so that a busy machine slows every side, and by medians."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision
+
+
+def rate(run: Callable[[], int]) -> float:
+    """Images a second of a function that returns how many it has seen."""
+    begin = time.perf_counter()
+    count = run()
+    return count / (time.perf_counter() - begin)
+
+
+def in_turns(sides: Sequence[Callable[[], int]], *, rounds: int) -> list[float]:
+    """The median rate of each side over some rounds, in which each runs once."""
+    for side in sides:
+        side()  # the first time of everything costs more
+    return [
+        statistics.median(rates) for rates in zip(*([rate(side) for side in sides] for _ in range(rounds)), strict=True)
+    ]
+
+
+def surroundings(workers: int) -> str:
+    """The machine and the versions that a table belongs to."""
+    names = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{device}, {workers} workers or threads, {names}"
