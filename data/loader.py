@@ -82,8 +82,9 @@ class TrainLoader:
         mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
-            images = self.augment(self.images.images.index_select(0, chosen), [numbers[chosen] for numbers in uniform])
-            yield mix(step, images, self.images.labels[chosen])
+            numbers = [drawn.index_select(0, chosen) for drawn in uniform]
+            images = self.augment(self.images.images.index_select(0, chosen), numbers)
+            yield mix(step, images, self.images.labels.index_select(0, chosen))
 
     def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
         """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""

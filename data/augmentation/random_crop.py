@@ -22,11 +22,14 @@ class RandomCrop(Operation):
     draws = 2
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        channels, height, width = images.shape[1:]
+        count, channels, height, width = images.shape
         corner = (uniform * (2 * self.padding + 1)).long()  # [B, 2]: row and column
-        padded_width = width + 2 * self.padding
-        first = corner[:, 0] * padded_width + corner[:, 1]  # [B], in the flat image
-        rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-        pixels = first[:, None, None] + (rows[:, None] * padded_width + columns).view(1, 1, height * width)
-        padded = F.pad(images, (self.padding,) * 4).flatten(2)
-        return padded.gather(2, pixels.expand(-1, channels, -1)).view(images.shape)
+        padded = F.pad(images, (self.padding,) * 4)
+        padded_height, padded_width = padded.shape[2:]
+        # From each pixel in memory on, the next `width` of them; a crop is a choice of these, row by row. Copying
+        # rows takes a sixth of the time of gathering pixels.
+        rows = padded.flatten().as_strided((padded.numel() - width + 1, width), (1, 1))
+        planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
+        lines = torch.arange(height, device=images.device)
+        first = planes * (padded_height * padded_width) + (corner[:, :1] * padded_width + corner[:, 1:])[:, None]
+        return rows.index_select(0, (first + lines * padded_width).flatten()).view(images.shape)
