@@ -17,6 +17,7 @@ class RandomFlip(Operation):
     draws = 1
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        # Where all bits of the mask are set, what the mirror image has other; a fourth of the time of torch.where.
-        mask = ((uniform < self.probability) * 255).to(torch.uint8)[:, :, None, None]
-        return images ^ ((images ^ images.flip(3)) & mask)
+        # Each image or its mirror image, which lies as far behind it as there are images: faster than torch.where.
+        count, mirrored = len(images), uniform[:, 0] < self.probability
+        both = torch.cat([images, images.flip(3)])
+        return both.index_select(0, torch.arange(count, device=images.device) + count * mirrored)
