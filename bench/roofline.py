@@ -6,7 +6,7 @@ weights. The product of two matrices is computed in the precision that was chose
 
 import torch
 
-from bench.sides import Ours, parser, wait
+from bench.sides import Ours, parser
 from bench.timing import in_turns, surroundings
 from engine.machine import DTYPES, Machine
 from engine.report import count_multiply_adds
@@ -23,7 +23,7 @@ def product(machine: Machine) -> float:
     def multiply() -> int:
         for _ in range(8):
             left @ right
-        wait(machine)
+        machine.wait()
         return 8 * SIDE**3
 
     (multiply_adds,) = in_turns([multiply], rounds=5)

@@ -20,7 +20,6 @@ from engine.build import Parts
 from engine.check import CONF
 from engine.fit import fit
 from engine.logging import RunLog
-from engine.machine import Machine
 from engine.rundir import RunDirectory
 
 MOST_IMAGES = 20_000
@@ -41,17 +40,14 @@ class Ours:
     """Epochs of this project's `fit`: loading, augmentation, steps, totals, schedule, log; without validation."""
 
     def __init__(self, network: str, *, batch_size: int, seconds: float):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.run = RunDirectory(Path(self.temporary.name))
         few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
         steps = round(seconds * few.speeds[few.machine] / batch_size)
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
         self.network, self.batch_size, self.epochs = network, batch_size, 0
-        self.log = RunLog(self.directory(), {}, epochs_done=0)
-
-    @staticmethod
-    def directory() -> RunDirectory:
-        """A new directory for a run, which nobody will look at."""
-        return RunDirectory(Path(tempfile.mkdtemp(prefix="bench-")))
+        self.log = RunLog(self.run, {}, epochs_done=0)
 
     @staticmethod
     def config(network: str, *, batch_size: int, images: int) -> DictConfig:
@@ -65,10 +61,11 @@ class Ours:
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
         config = self.config(network, batch_size=batch_size, images=images)
-        return build.parts(config, self.directory(), keep_data=False)
+        return build.parts(config, self.run, keep_data=False)
 
     def __call__(self) -> int:
         self.epochs += 1
+        self.parts.machine.precision.set_fp32_products()
         fit(
             self.parts.state,
             train=self.parts.loaders.train,
@@ -78,14 +75,8 @@ class Ours:
             log=self.log,
             save=lambda name: None,
         )
-        wait(self.parts.machine)
+        self.parts.machine.wait()
         return self.images
-
-
-def wait(machine: Machine) -> None:
-    """Until a GPU has done what it was given."""
-    if machine.device.type != "cpu":
-        torch.accelerator.synchronize(machine.device)
 
 
 def bare(ours: Ours) -> Callable[[], int]:
@@ -97,13 +88,14 @@ def bare(ours: Ours) -> Callable[[], int]:
 
     def steps() -> int:
         state.model.train()
+        machine.precision.set_fp32_products()
         for _ in range(ours.images // ours.batch_size):
             with machine.precision.autocast():
                 mean = loss(state.model(images), labels)
             mean.backward()
             state.optimizer.step()
             state.optimizer.zero_grad()
-        wait(machine)
+        machine.wait()
         return ours.images
 
     return steps
@@ -142,6 +134,7 @@ def standard(ours: Ours, *, workers: int) -> Callable[[], int]:
 
     def epoch() -> int:
         network.train()
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True  # as torch has them
         train_loss, correct, total = 0.0, 0, 0
         for inputs, targets in loader:
             inputs, targets = inputs.to(device), targets.to(device)

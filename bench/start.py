@@ -17,7 +17,7 @@ from engine.check import ROOT
 def train(*overrides: str) -> tuple[float, float]:
     """Seconds from the command to the line that comes before the first step, and the run's peak memory in GB."""
     command = [sys.executable, "-u", str(ROOT / "train.py"), "dataset=shapes", "trainer.max_epochs=1", *overrides]
-    begun, ready = time.perf_counter(), float("nan")
+    begun, ready = time.perf_counter(), None
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True) as process,
@@ -27,8 +27,8 @@ def train(*overrides: str) -> tuple[float, float]:
                 ready = time.perf_counter() - begun
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    if process.returncode or ready is None:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}, or never began")
     return ready, usage.ru_maxrss * 1024 / 1e9
 
 

@@ -111,7 +111,7 @@ class TrainLoader:
         numbers = [torch.from_numpy(mixing.draw(count, rng)).to(device, torch.float32) for mixing in self.mixings]
 
         def mix(step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            # F.one_hot would look at the labels, and so wait for them.
+            # F.one_hot looks at the labels first, except on a GPU.
             targets = torch.zeros(len(labels), self.num_classes, device=device).scatter_(1, labels[:, None], 1.0)
             if not mixed[step]:
                 return images, targets

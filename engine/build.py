@@ -46,43 +46,52 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def ways(config: DictConfig, record: dict[str, Any] | None = None) -> list[Machine]:
+def possible_machines(config: DictConfig, record: dict[str, Any] | None = None) -> list[Machine]:
     """The ways to compute that are left open: one, or where something is "auto" first what mostly is fastest.
 
-    What is "auto" is as in the checkpoint `record`, if the run has one, and with trainer.deterministic it is not
-    tried. A checkpoint from a GPU whose precision this device lacks goes on in fp32. Raises DeviceError.
+    A run goes on as its checkpoint `record` says, unless a setting has changed since; where it comes from a GPU
+    whose precision this device lacks, in fp32. With trainer.deterministic the first way is the only one.
+    Raises DeviceError.
     """
     trainer = config.trainer
     device = choose_device(trainer.device)
     names = {name: trainer[name] for name in ("precision", "memory_format")}
     if record:
-        names |= {name: record[name] for name, given in names.items() if given == "auto"}
+        before = record["config"]["trainer"]
+        names = {name: record[name] if given == before[name] else given for name, given in names.items()}
         if device.type == "cpu" and names["precision"] == record["precision"] in ONLY_ON_GPU:
             names["precision"] = "fp32"
     found = machines(device, **names)
     return found[:1] if trainer.deterministic else found
 
 
-def machine(config: DictConfig, splits: Splits, ways: Sequence[Machine]) -> tuple[Machine, dict[Machine, float]]:
-    """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is.
-
-    Seeds all generators.
-    """
-    speeds = speeds_of(config, splits, ways) if len(ways) > 1 else {}
-    chosen = fastest(speeds) if speeds else ways[0]
-    chosen.precision.set_fp32_products()
-    seed_everything(config.seed, deterministic=config.trainer.deterministic)
+def choose_machine(
+    config: DictConfig, splits: Splits, possible: Sequence[Machine]
+) -> tuple[Machine, dict[Machine, float]]:
+    """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is."""
+    speeds = {}
+    if len(possible) > 1:
+        set_up(config, possible[0])  # so that they are tried under the settings that hold in training
+        speeds = speeds_of(config, splits, possible)
+    chosen = fastest(speeds) if speeds else possible[0]
+    set_up(config, chosen)
     return chosen, speeds
 
 
-def speeds_of(config: DictConfig, splits: Splits, ways: Sequence[Machine]) -> dict[Machine, float]:
+def set_up(config: DictConfig, machine: Machine) -> None:
+    """Seed all generators, and make torch's global settings."""
+    seed_everything(config.seed, deterministic=config.trainer.deterministic)
+    machine.precision.set_fp32_products()
+
+
+def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine]) -> dict[Machine, float]:
     """Images a second of each way, tried once a process for each kind of run."""
     trainer, image_shape = config.trainer, splits.train.images.shape[1:]
     batch_size = min(-(-trainer.batch_size // trainer.micro_batches), len(splits.train))
-    kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, [*map(str, ways)]))
+    kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible))
     if kind not in TRIED:
-        trial, step = state(config, splits, ways[0]), train_step(config, ways[0])
-        TRIED[kind] = try_out(ways, trial, step, image_shape=image_shape, batch_size=batch_size)
+        trial, step = state(config, splits, possible[0]), train_step(config, possible[0])
+        TRIED[kind] = try_out(possible, trial, step, image_shape=image_shape, batch_size=batch_size)
     return TRIED[kind]
 
 
@@ -230,26 +239,32 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
     With `keep_data` the data set stays in memory for the next run of this process. Raises `USER_ERRORS`.
     """
     saved = read(run.last) if config.resume else None
-    possible = ways(config, saved)  # before the data are read, or even downloaded
+    possible = possible_machines(config, saved)  # before the data are read, or even downloaded
     images = splits(config, keep=keep_data)
-    chosen, speeds = machine(config, images, possible)
-    begin, batches = state(config, images, chosen), loaders(config, images, chosen)
+    machine, speeds = choose_machine(config, images, possible)
+    training, batches, step = (
+        state(config, images, machine),
+        loaders(config, images, machine),
+        train_step(config, machine),
+    )
     steps = len(batches.train)
-    begin.schedule = make_schedule(config, steps_per_epoch=steps)
-    checkpoints = Checkpoints(run, description(config, images, chosen, steps_per_epoch=steps))
+    training.schedule = make_schedule(config, steps_per_epoch=steps)
+    checkpoints = Checkpoints(run, description(config, images, machine, steps_per_epoch=steps))
     if saved:
-        checkpoints.resume(saved, begin, force=config.resume_force)
+        checkpoints.resume(saved, training, force=config.resume_force)
     if config.trainer.compile:
-        # In place, so that the names of the weights stay as they are. A shape more is compiled once more, since
-        # kernels for any shape are slower: there are four, with what is left over at the end of an epoch.
-        begin.model.compile(dynamic=False, mode="reduce-overhead" if chosen.device.type == "cuda" else "default")
+        # In place, so that the names of the weights stay as they are. Each shape (what is left over at the end of an
+        # epoch has its own) is compiled for itself, since kernels for any shape are slower. A second forward pass in
+        # the same step would write over gradients that lie in a CUDA graph.
+        graphs = machine.device.type == "cuda" and step.micro_batches == 1 and step.sam is None
+        training.model.compile(dynamic=False, mode="reduce-overhead" if graphs else "default")
     return Parts(
-        machine=chosen,
+        machine=machine,
         speeds=speeds,
         splits=images,
-        state=begin,
+        state=training,
         loaders=batches,
-        train_step=train_step(config, chosen),
+        train_step=step,
         checkpoints=checkpoints,
     )
 
@@ -299,8 +314,9 @@ def rebuild(
         saved["trainer"]["eval_batch_size"] = eval_batch_size
     saved["trainer"]["device"] = device
     config = OmegaConf.create(saved)
+    here = possible_machines(config, checkpoint)[0]
+    set_up(config, here)
     images = splits(config)
-    here, _ = machine(config, images, ways(config, checkpoint))
     model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
     name, values = chosen_weights(checkpoint, weights)
     model.load_state_dict(values)

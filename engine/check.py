@@ -264,6 +264,8 @@ def check_together(config: DictConfig) -> None:
         raise CommandError(
             f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
         )
+    if trainer.compile and "checkpointing" in config.model and config.model.checkpointing:
+        raise CommandError("trainer.compile=true: not with model.checkpointing=true, set that to false")
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
     make_schedule(config)

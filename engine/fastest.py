@@ -13,8 +13,8 @@ from engine.step import TrainStep
 
 ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
 LONG_ENOUGH = 0.1  # seconds: a pass that takes longer is not tried on more images
-HOPELESS = 2.0  # times the shortest: a candidate that takes longer is not tried again
-MARGIN = 1.1  # so much faster than the first must another be: in doubt every run chooses alike
+HOPELESS = 2.0  # times the shortest: a candidate that takes longer in two rounds is not tried again
+MARGIN = 1.1  # so much faster must a candidate be than one that stands before it: in doubt every run chooses alike
 
 
 def try_out(
@@ -24,23 +24,23 @@ def try_out(
 
     They take turns, so that whatever else the machine is doing slows them all. Batches have half the size
     of those in training, so that none takes more memory in fp32 than the run in 16 bits, or less if that takes
-    long. What does not fit into memory has no speed.
-    The running statistics of `state` are of no use afterwards.
+    long. What does not fit into memory has no speed. Neither the running statistics of `state` nor its memory
+    format are of use afterwards, and torch's handling of fp32 products is that of the last candidate.
     """
     device, most = machines[0].device, max(2, batch_size // 2)
     everything = torch.randn(most, *image_shape, device=device)
     labels = torch.zeros(most, dtype=torch.int64, device=device)
 
     def seconds(machine: Machine, images: int) -> float:
-        state.model.to(memory_format=machine.memory_format)
         machine.precision.set_fp32_products()
         step = replace(train_step, precision=machine.precision, micro_batches=1)
-        batch = everything[:images].contiguous(memory_format=machine.memory_format)
-        wait_for(device)
-        begun = time.perf_counter()
         try:
+            state.model.to(memory_format=machine.memory_format)
+            batch = everything[:images].contiguous(memory_format=machine.memory_format)
+            machine.wait()
+            begun = time.perf_counter()
             step.add_gradients(state, batch, labels[:images])
-            wait_for(device)
+            machine.wait()
             return time.perf_counter() - begun
         except torch.OutOfMemoryError:
             return math.inf
@@ -54,31 +54,25 @@ def try_out(
         images = min(4 * images, most)
     for machine in machines:
         seconds(machine, images)  # the first time of everything costs more
-    shortest = in_turns({machine: lambda machine=machine: seconds(machine, images) for machine in machines})
-    return {machine: images / duration for machine, duration in shortest.items()}
+    durations = shortest({machine: lambda machine=machine: seconds(machine, images) for machine in machines})
+    return {machine: images / duration for machine, duration in durations.items()}
 
 
-def in_turns(candidates: dict[Machine, Callable[[], float]]) -> dict[Machine, float]:
-    """The shortest of some durations of each candidate; those that are hopeless are asked once."""
-    shortest = {candidate: measure() for candidate, measure in candidates.items()}
-    rounds, spent = 1, sum(shortest.values())
+def shortest(candidates: dict[Machine, Callable[[], float]]) -> dict[Machine, float]:
+    """The shortest of some durations of each candidate, measured in turns."""
+    best = dict.fromkeys(candidates, math.inf)
+    rounds, spent = 0, 0.0
     while rounds < ROUNDS or spent < ENOUGH:
+        hopeless = HOPELESS * min(best.values())
         for candidate, measure in candidates.items():
-            if shortest[candidate] < HOPELESS * min(shortest.values()):
+            if rounds < 2 or best[candidate] < hopeless:
                 duration = measure()
-                shortest[candidate] = min(shortest[candidate], duration)
+                best[candidate] = min(best[candidate], duration)
                 spent += duration
         rounds += 1
-    return shortest
+    return best
 
 
 def fastest(speeds: dict[Machine, float]) -> Machine:
-    """The candidate with the highest speed, or the first if that is about as fast."""
-    first, best = next(iter(speeds)), max(speeds, key=speeds.__getitem__)
-    return best if speeds[best] > MARGIN * speeds[first] else first
-
-
-def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was given; a CPU does so at once."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    """The first candidate that is about as fast as the fastest."""
+    return next(machine for machine, speed in speeds.items() if MARGIN * speed >= max(speeds.values()))

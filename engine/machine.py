@@ -53,8 +53,9 @@ class Precision:
 
     def set_fp32_products(self) -> None:
         """Let torch compute what stays in fp32 as this precision says; torch's default rounds convolutions to TF32."""
-        exact = "ieee" if self.name == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = exact
+        # By torch's older names: set by the newer ones, convolutions and recurrent layers differ, which torch.export
+        # and torch.backends.cudnn.flags refuse.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.name != "fp32"
 
 
 def precisions(device: torch.device) -> list[str]:
@@ -78,6 +79,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         name = precisions(device)[0]
     if name in ONLY_ON_GPU and device.type == "cpu":
         raise DeviceError(f"trainer.precision={name} needs a GPU; a CPU trains in fp32 or bf16")
+    if name == "tf32" and device.type != "cuda":
+        raise DeviceError(f"trainer.precision=tf32 needs a GPU by NVIDIA, not {device.type}")
     return Precision(name, device)
 
 
@@ -96,6 +99,11 @@ class Machine:
 
     def __str__(self) -> str:
         return f"{self.precision.name} {self.memory_format_name}"
+
+    def wait(self) -> None:
+        """Until the device has done what it was given; a CPU does so at once."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
 
 
 def machines(device: torch.device, *, precision: str, memory_format: str) -> list[Machine]:

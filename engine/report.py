@@ -54,8 +54,8 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     say(f"{facts['device']}, {machine}, torch {facts['versions']['torch']}, seed {seed}")
     if speeds:
-        others = [f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine]
-        say(f"{machine} was chosen in a trial: {speeds[machine]:,.0f} images/s ({', '.join(others)})")
+        others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine)
+        say(f"{machine} was chosen for {speeds[machine]:,.0f} images/s forward and backward; {others}")
     return facts
 
 

@@ -85,7 +85,8 @@ class TrainState:
         """Go back to where `state_dict()` was taken."""
         self.model.load_state_dict(state["model"])
         load_memory(self.optimizer, state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty in any precision but fp16
+            self.scaler.load_state_dict(state["scaler"])
         self.totals.copy_(state["totals"])
         if fed := fed_part(self.schedule):
             fed.load_state_dict(state["schedule"])

@@ -30,7 +30,6 @@ class TrainStep:
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
-        torch.compiler.cudagraph_mark_step_begin()  # nothing of the last step is needed any more
         state.totals += self.add_gradients(state, images, targets)
         if self.sam:
             with self.sam.at_worst_neighbour(state.model):

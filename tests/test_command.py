@@ -50,6 +50,7 @@ MISTAKES = {
     "scheduler.warmup_epochs=1 scheduler.warmup_shape=exponential": "an exponential warm-up cannot begin at 0",
     "scheduler.warmup_epochs=1 scheduler.warmup_steps=400": "only one of them can be given",
     "scheduler=one_cycle scheduler.peak=200": "scheduler=one_cycle: peak=200 does not lie between epoch 0 and the last",
+    "model=resnet1202 trainer.compile=true": "trainer.compile=true: not with model.checkpointing=true",
     "trainer.micro_batches=200": "trainer.micro_batches=200: more parts than trainer.batch_size=128",
     "model=lenet5,resnet20": "model=lenet5,resnet20: several values make a sweep, which wants -m",
     "-m model=lenet5,resnet21": "model=resnet21: no such option",

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import torch
 from conftest import composed, option_names
 from test_options import tiny_splits
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,7 +37,10 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         name = function.overloadpacket.__name__
         self.calls[name] += 1
-        if name in WAITING:
+        masked = name in ("index", "index_put_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
+        )
+        if name in WAITING or masked:
             self.waited_for.append(arguments[0])
         return function(*arguments, **(keywords or {}))
 
@@ -55,7 +59,7 @@ class Sides:
     def __init__(self, *overrides: str):
         fixed = ("trainer.precision=bf16", "trainer.memory_format=channels_last", "trainer.device=cpu")
         config = composed("model=resnet20", "trainer.batch_size=8", *fixed, *overrides)
-        self.machine, splits = build.ways(config)[0], tiny_splits()
+        self.machine, splits = build.possible_machines(config)[0], tiny_splits()
         self.state = build.state(config, splits, self.machine)
         self.state.model.train()
         self.train = build.loaders(config, splits, self.machine).train
@@ -97,7 +101,8 @@ def test_a_batch_is_made_of_few_operators_and_none_for_each_image():
         sides = Sides(f"trainer.batch_size={batch_size}")
         steps = len(sides.train)
         counts.append(counted(lambda sides=sides: list(sides.train.epoch(0))).total() / steps)
-    assert counts == pytest.approx([39, 39], abs=1)
+    assert counts[0] == pytest.approx(counts[1], abs=1)
+    assert max(counts) <= 40
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -124,9 +129,12 @@ def test_weights_and_activations_are_copied_only_to_change_their_precision():
     ],
     ids=" ".join,
 )
-def test_no_step_waits_for_the_device(overrides):
+def test_no_step_waits_for_the_device(overrides, monkeypatch):
+    """Neither in an operator nor on the way to Python's numbers."""
     sides = Sides(*overrides)
     sides.epoch()
+    for method in ("tolist", "numpy", "cpu"):
+        monkeypatch.setattr(torch.Tensor, method, None)
     with Counting() as counting:
         sides.epoch()
     # Torch keeps its optimizers' counters in main memory, on whatever device the weights lie.

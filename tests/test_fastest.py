@@ -38,26 +38,41 @@ def weights(run) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("speeds", "chosen"),
-    [((100, 50, 109, 20), 0), ((100, 50, 111, 20), 2), ((100, 130, 120, 20), 1), ((0, 0, 1, 0), 2), ((0, 0, 0, 0), 0)],
+    [
+        ((100, 50, 109, 20), 0),
+        ((100, 50, 111, 20), 2),
+        ((100, 130, 120, 20), 1),
+        ((500, 480, 886, 890), 2),
+        ((0, 0, 1, 0), 2),
+        ((0, 0, 0, 0), 0),
+    ],
 )
 def test_in_doubt_the_first_is_chosen(speeds, chosen):
     assert fastest.fastest(dict(zip(WAYS, speeds, strict=True))) is WAYS[chosen]
 
 
-def test_the_shortest_of_some_rounds_counts_and_what_is_hopeless_is_tried_once():
+def test_the_shortest_of_some_rounds_counts_and_what_is_hopeless_is_tried_twice():
+    slow_to_begin = itertools.chain([9.0], itertools.repeat(2.9))
     durations = {
-        WAYS[0]: itertools.cycle([3.0, 1.5, 2.0, 2.0]),
+        WAYS[0]: itertools.chain([3.0, 1.5], itertools.repeat(2.0)),
         WAYS[1]: itertools.repeat(6.5),
-        WAYS[2]: itertools.repeat(2.9),
+        WAYS[2]: slow_to_begin,
+        WAYS[3]: itertools.repeat(math.inf),
     }
     asked = []
 
     def measure(way):
         return lambda: asked.append(way) or next(durations[way])
 
-    shortest = fastest.in_turns({way: measure(way) for way in durations})
-    assert shortest == {WAYS[0]: 1.5, WAYS[1]: 6.5, WAYS[2]: 2.9}
-    assert [asked.count(way) for way in durations] == [fastest.ROUNDS, 1, fastest.ROUNDS]
+    found = fastest.shortest({way: measure(way) for way in durations})
+    assert found == {WAYS[0]: 1.5, WAYS[1]: 6.5, WAYS[2]: 2.9, WAYS[3]: math.inf}
+    assert [asked.count(way) for way in durations] == [fastest.ROUNDS, 2, fastest.ROUNDS, 2]
+
+
+def test_short_passes_are_measured_until_they_come_to_something():
+    asked = []
+    fastest.shortest({WAYS[0]: lambda: asked.append(0) or 0.01})
+    assert len(asked) == pytest.approx(fastest.ENOUGH / 0.01, abs=1)
 
 
 def a_state(*overrides: str):
@@ -113,6 +128,15 @@ def test_a_step_that_takes_long_is_tried_on_few_images_and_none_on_more_than_hal
     assert max(sizes) == 5
 
 
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
+def test_what_fp32_products_are_made_of_can_be_read_by_torch(name):
+    """torch.export, torch.compile and others set cuDNN's flags for a while, which needs flags that agree."""
+    Precision(name, CPU).set_fp32_products()
+    with torch.backends.cudnn.flags(enabled=False):
+        pass
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (name != "fp32")
+
+
 def test_what_the_processor_can():
     assert precisions(CPU)[-1] == "fp32"
     assert len(machines(CPU, precision="auto", memory_format="auto")) == 2 * len(precisions(CPU))
@@ -126,7 +150,7 @@ def test_a_run_takes_the_fastest_says_so_and_is_the_run_that_asks_for_it(train, 
     with caplog.at_level("INFO"):
         tried = train(*AUTO)
     (ways,) = trials
-    assert "fp32 contiguous was chosen in a trial: " in caplog.text
+    assert "fp32 contiguous was chosen for " in caplog.text
     assert (tried.result["precision"], tried.result["memory_format"]) == ("fp32", "contiguous")
     assert list(tried.result["tried_images_per_second"]) == [str(way) for way in ways]
     asked_for = train("trainer.precision=fp32", "trainer.memory_format=contiguous")
@@ -135,19 +159,56 @@ def test_a_run_takes_the_fastest_says_so_and_is_the_run_that_asks_for_it(train, 
     assert torch.equal(weights(tried), weights(asked_for))
 
 
-def test_a_resumed_run_computes_as_it_did(train, trials, monkeypatch):
+@pytest.fixture
+def no_trial(monkeypatch):
+    """From when it is called on, nothing may be tried out."""
+
+    def forbid():
+        monkeypatch.setattr("engine.build.TRIED", {})
+        monkeypatch.setattr("engine.build.try_out", None)
+
+    return forbid
+
+
+def test_a_resumed_run_computes_as_it_did(train, trials, no_trial):
     run = train(*AUTO, "trainer.max_epochs=1", "scheduler=constant")
-    monkeypatch.setattr("engine.build.try_out", None)
+    no_trial()
     resumed = train(*AUTO, "resume=x", "scheduler=constant", "resume_force=true", directory=run.directory.path)
     assert (resumed.result["precision"], resumed.result["memory_format"]) == ("fp32", "contiguous")
     assert resumed.result["epochs"] == 2
 
 
-def test_evaluation_computes_as_training_did(train, trials):
+def test_a_resumed_run_computes_in_another_way_if_it_is_forced_to(train, trials):
+    run = train(*AUTO, "trainer.max_epochs=1", "scheduler=constant")
+    settings = ("resume=x", "scheduler=constant", "resume_force=true", "trainer.memory_format=auto")
+    resumed = train(*settings, "trainer.precision=bf16", directory=run.directory.path)
+    assert (resumed.result["precision"], resumed.result["memory_format"]) == ("bf16", "contiguous")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_a_run_from_a_gpu_goes_on_upon_a_processor_in_fp32(precision):
+    """Also a second time: what it then has on record is fp32."""
+    config = composed("trainer.device=cpu", f"trainer.precision={precision}", "trainer.memory_format=contiguous")
+    for recorded in (precision, "fp32"):
+        record = {"precision": recorded, "memory_format": "contiguous", "config": build.plain(config)}
+        assert [str(way) for way in build.possible_machines(config, record)] == ["fp32 contiguous"]
+
+
+def test_evaluation_computes_as_training_did(train, trials, no_trial):
     checkpoint = train(*AUTO).checkpoint()
+    no_trial()
     found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
     assert found.precision.name == "fp32"
     assert found.test.normalize.memory_format == torch.contiguous_format
+
+
+def test_evaluation_tries_nothing_whatever_the_checkpoint_says(train, trials, no_trial):
+    """A trial would build the optimizer, which a checkpoint from elsewhere must not choose."""
+    checkpoint = train(*AUTO).checkpoint() | {"precision": "auto", "memory_format": "auto"}
+    checkpoint["config"]["optimizer"]["_target_"] = "os.system"
+    no_trial()
+    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    assert found.precision.name == precisions(CPU)[0]
 
 
 def test_a_deterministic_run_tries_nothing(train, trials):

@@ -31,7 +31,7 @@ def train_a_step(*overrides: str) -> torch.Tensor:
 def step_of(config: DictConfig) -> torch.Tensor:
     """One step of a configuration; the change of the weights."""
     torch.manual_seed(config.seed)
-    machine, splits = build.ways(config)[0], tiny_splits()
+    machine, splits = build.possible_machines(config)[0], tiny_splits()
     state = build.state(config, splits, machine)
     train = build.loaders(config, splits, machine).train
     before = torch.cat([parameter.detach().clone().flatten() for parameter in state.model.parameters()])
@@ -143,12 +143,12 @@ def test_precisions_and_memory_formats(precision, memory_format):
 def test_image_operations_run_in_the_order_of_their_places(chosen):
     """Whatever the order on the command line; those at the same place by name."""
     config = composed(f"regularization=[{','.join(chosen)}]", "trainer.device=cpu")
-    train = build.loaders(config, tiny_splits(), build.ways(config)[0]).train
+    train = build.loaders(config, tiny_splits(), build.possible_machines(config)[0]).train
     assert [type(operation).__name__ for operation in train.operations] == ["RandomCrop", "RandomFlip", "Cutout"]
     assert [type(mixing).__name__ for mixing in train.mixings] == ["CutMix", "Mixup"]
 
 
 def test_an_image_operation_can_be_left_out():
     config = composed("~augmentation.flip", "augmentation.crop.padding=2", "trainer.device=cpu")
-    train = build.loaders(config, tiny_splits(), build.ways(config)[0]).train
+    train = build.loaders(config, tiny_splits(), build.possible_machines(config)[0]).train
     assert [operation.padding for operation in train.operations] == [2]

@@ -175,12 +175,12 @@ def test_label_smoothing_reaches_the_loss():
     logits, labels = torch.randn(4, 10), torch.arange(4)
     smooth = 0.8 * F.one_hot(labels, 10) + 0.2 / 10
     expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    machine = build.ways(composed("trainer.device=cpu"))[0]
+    machine = build.possible_machines(composed("trainer.device=cpu"))[0]
     torch.testing.assert_close(build.train_step(config, machine).loss(logits, labels), expected)
 
 
 def test_gradient_clipping_reaches_the_step():
-    machine = build.ways(composed("trainer.device=cpu"))[0]
+    machine = build.possible_machines(composed("trainer.device=cpu"))[0]
     for overrides, expected in [((), 0), (("regularization=[gradient_clipping]",), 1.0)]:
         assert build.train_step(composed(*overrides), machine).max_grad_norm == expected
 
