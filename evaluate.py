@@ -23,10 +23,11 @@ def main(config: DictConfig) -> None:
             device=config.device,
             eval_batch_size=config.eval_batch_size,
             root=config.root,
+            tta=config.tta,
         )
     except build.USER_ERRORS as error:
         leave(error)
-    figures = evaluate(trained.model, trained.test, precision=trained.precision)
+    figures = evaluate(trained.model, trained.test, precision=trained.precision, views=trained.views)
     report.evaluation(file, trained.weights, figures, trained.classes)
 
 

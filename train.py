@@ -60,7 +60,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 log=log,
                 save=lambda name: parts.checkpoints.save(name, state),
             )
-            figures = report.final_test(state, parts.loaders.test, parts.checkpoints, parts.machine.precision)
+            figures = report.final_test(parts)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)

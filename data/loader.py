@@ -76,15 +76,23 @@ class TrainLoader:
         Targets are labels int64 [B], or where there are mixings probabilities float32 [B, K].
         """
         count, device = len(self.images), self.images.labels.device
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(device)
-        uniform = [torch.rand(count, op.draws, generator=generator).to(device) for op in self.operations]
+        uniform = [self.numbers(operation, epoch, generator).to(device) for operation in self.operations]
         mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
             numbers = [drawn.index_select(0, chosen) for drawn in uniform]
             images = self.augment(self.images.images.index_select(0, chosen), numbers)
             yield mix(step, images, self.images.labels.index_select(0, chosen))
+
+    def numbers(self, operation: Operation, epoch: int, generator: torch.Generator) -> Tensor:
+        """What an operation draws for all images in an epoch, float32 [N, draws]."""
+        if not operation.alternating:
+            return torch.rand(len(self.images), operation.draws, generator=generator)
+        always = torch.Generator().manual_seed(mixed_seed(self.seed, 0, 2))
+        uniform = torch.rand(len(self.images), operation.draws, generator=always)
+        return 1 - uniform if epoch % 2 else uniform
 
     def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
         """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""
@@ -142,6 +150,6 @@ class EvalLoader:
             yield self.normalize(self.images.images[start:stop]), self.images.labels[start:stop]
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A 64-bit seed for one epoch, so mixed that neighbouring seeds and epochs share nothing."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+def mixed_seed(*parts: int) -> int:
+    """A 64-bit seed out of several numbers, so mixed that neighbouring seeds and epochs share nothing."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])

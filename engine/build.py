@@ -23,8 +23,10 @@ from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
 from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
+from engine.tta import Views
 
 USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
+PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
 
@@ -121,6 +123,9 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
     """The network on the device with its optimizer, at step 0."""
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
+    if hasattr(model, "prepare"):
+        normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
+        model.prepare(normalize(splits.train.images[:PREPARED_ON]))
     model.to(machine.device, memory_format=machine.memory_format)
     return TrainState(
         model=model,
@@ -222,7 +227,11 @@ def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_p
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a run is made of. `speeds` are the images a second of the ways to compute that were tried."""
+    """What a run is made of.
+
+    `speeds` are the images a second of the ways to compute that were tried, `views` what the network sees of a
+    test image.
+    """
 
     machine: Machine
     speeds: dict[Machine, float]
@@ -230,6 +239,7 @@ class Parts:
     state: TrainState
     loaders: Loaders
     train_step: TrainStep
+    views: Views
     checkpoints: Checkpoints
 
 
@@ -265,6 +275,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
         state=training,
         loaders=batches,
         train_step=step,
+        views=instantiate(config.tta),
         checkpoints=checkpoints,
     )
 
@@ -278,20 +289,28 @@ class Trained:
     test: EvalLoader
     classes: Sequence[str]
     precision: Precision
+    views: Views
 
 
 def trained(
-    checkpoint: dict[str, Any], *, weights: str | None, device: str, eval_batch_size: int | None, root: str | None
+    checkpoint: dict[str, Any],
+    *,
+    weights: str | None,
+    device: str,
+    eval_batch_size: int | None,
+    root: str | None,
+    tta: DictConfig | None = None,
 ) -> Trained:
     """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
 
-    `weights` are "model" or the name of an average, None those that count (`result_weights`).
+    `weights` are "model" or the name of an average, None those that count (`result_weights`); `tta` is an option
+    of that group.
 
     A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
     checkpoint asks for code that is not this project's, or does not describe what it holds.
     """
     try:
-        return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root)
+        return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root, tta=tta)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -300,11 +319,17 @@ def trained(
 
 
 def rebuild(
-    checkpoint: dict[str, Any], *, weights: str | None, device: str, eval_batch_size: int | None, root: str | None
+    checkpoint: dict[str, Any],
+    *,
+    weights: str | None,
+    device: str,
+    eval_batch_size: int | None,
+    root: str | None,
+    tta: DictConfig | None,
 ) -> Trained:
     """What `trained` does, with whatever exception comes of a checkpoint that is not sound."""
     saved = checkpoint["config"]
-    for group, package in (("model", "models"), ("dataset", "data")):
+    for group, package in (("model", "models"), ("dataset", "data"), ("tta", "engine.tta")):
         require_own_code(saved[group], targets(package))
     if root is not None:
         if "root" not in saved["dataset"]:
@@ -327,7 +352,8 @@ def rebuild(
         )
     normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
     test = evaluation_loader(config, images.test, normalize)
-    return Trained(model, name, test, checkpoint["classes"], here.precision)
+    views = instantiate(saved["tta"] if tta is None else tta)
+    return Trained(model, name, test, checkpoint["classes"], here.precision, views)
 
 
 def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:

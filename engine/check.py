@@ -161,8 +161,8 @@ def check_recipe(
     given = {override.key_or_group: override.input_line for override in overrides}
     of_any_option = {name for file, name, _ in found if "/" not in file}
     for name in [name for file, name, key in found if file.startswith("recipe/") and key is not None]:
-        group = name.partition(".")[0]
-        if group == "regularization" or name in given:
+        group, *below = name.split(".")
+        if name in given or (group == "regularization" and f"{group}.{below[0]}" not in keys):
             continue
         if name not in keys:
             because = f" with {given[group]}" if group in given else ""

@@ -12,7 +12,7 @@ import torch
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 
-FORMAT = 3
+FORMAT = 4
 
 # Settings that do not alter what a run computes, and so may differ when it is resumed.
 FREE = (

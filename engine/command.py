@@ -146,7 +146,7 @@ def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     A recipe may have a value for a regularizer that the command line has left out: those count that something
     refers to. "expected" is what the recipe's source found.
     """
-    groups = ("recipe", "model", "optimizer", "scheduler", "dataset")
+    groups = ("recipe", "model", "optimizer", "scheduler", "dataset", "tta")
     choices = {group: hydra.runtime.choices[group] for group in groups}
     references = re.findall(r"\$\{regularization\.(\w+)", OmegaConf.to_yaml(config))
     choices["regularization"] = [name for name in config.regularization if name in references]

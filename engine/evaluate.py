@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.machine import Precision
+from engine.tta import Views, as_it_is, mean_logits
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,22 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: Precision) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: Precision,
+    views: Views = as_it_is,
+) -> Evaluation:
     """Evaluate `model` (left in evaluation mode) on batches (images float32 [B, C, H, W], labels int64 [B]).
 
-    Sums stay on the device until the end.
+    With other `views` by the mean of its answers to them. Sums stay on the device until the end.
     """
     model.eval()
     loss, top5, seen, correct = 0.0, 0, 0, 0
     for images, labels in batches:
         with precision.autocast():
-            logits = model(images).float()
+            logits = mean_logits(model, images, views)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         best = logits.topk(min(5, logits.shape[1])).indices
         hits = best == labels[:, None]

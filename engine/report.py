@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.loader import EvalLoader
 from engine.build import Parts
-from engine.checkpoint import Checkpoints, read
+from engine.checkpoint import read
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
-from engine.machine import Precision, describe_device
+from engine.machine import describe_device
 from engine.rundir import RunDirectory
 from engine.runtime import git_revision, versions
-from engine.state import TrainState, suffix, weights_by_name
+from engine.state import suffix, weights_by_name
 
 
 def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any]:
@@ -70,20 +70,22 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     return counter.get_total_flops() // 2
 
 
-def final_test(state: TrainState, test: EvalLoader, checkpoints: Checkpoints, precision: Precision) -> dict[str, Any]:
+def final_test(parts: Parts) -> dict[str, Any]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
     The result is that of the epoch and the weights (the network's or an average) that did best on the
     validation images; without any that of the last epoch, and of the last average if there is one.
     """
-    last = {name: evaluate(network, test, precision=precision) for name, network in state.networks().items()}
+    state = parts.state
+    tested = partial(evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views)
+    last = {name: tested(network) for name, network in state.networks().items()}
     weights = list(last)[-1]
-    epoch, chosen = state.step // checkpoints.description["steps_per_epoch"], last[weights]
+    epoch, chosen = state.step // len(parts.loaders.train), last[weights]
     if state.best_epoch:
-        best = read(checkpoints.files["best"])
+        best = read(parts.checkpoints.files["best"])
         epoch, weights = state.best_epoch, state.best_weights
         state.model.load_state_dict(weights_by_name(best["state"])[weights])
-        chosen = evaluate(state.model, test, precision=precision)
+        chosen = tested(state.model)
     return {
         "chosen_epoch": epoch,
         "chosen_weights": weights,

@@ -70,10 +70,10 @@ def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def limit_weights(model: nn.Module, longest: float) -> None:
     """Max-norm regularization: weights into a channel or unit that are longer than `longest` are scaled down to it.
 
-    Srivastava et al. 2014, JMLR 15, sec. 5.1. Norms and biases are left alone.
+    Srivastava et al. 2014, JMLR 15, sec. 5.1. Norms, biases and what is not trained are left alone.
     """
     for parameter in model.parameters():
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 and parameter.requires_grad:
             parameter.renorm_(2, 0, longest)
 
 

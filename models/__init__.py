@@ -3,4 +3,7 @@
 One family a file. A network is a plain `torch.nn.Module` whose constructor takes `num_classes` and
 `in_channels` besides the numbers of its paper, and whose `forward` maps images `[B, C, H, W]` to
 logits `[B, K]`. The variants with names are the files of `conf/model/`.
+
+Where initial weights come from the data, a method `prepare` is given some normalised training images
+`[N, C, H, W]` before training begins.
 """

@@ -31,14 +31,15 @@ def batch(count: int = 64, channels: int = 3, height: int = 32, width: int = 32)
     return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
 @pytest.mark.parametrize(("padding", "height", "width", "channels"), [(4, 32, 32, 3), (0, 32, 32, 3), (7, 40, 33, 1)])
-def test_crop_equals_torchvision_image_by_image(padding, height, width, channels):
+def test_crop_equals_torchvision_image_by_image(padding, height, width, channels, mode):
     images, uniform = batch(64, channels, height, width), torch.rand(64, 2)
     uniform[0], uniform[1] = 0.0, 1 - 2**-24  # the first corner and the last
-    found = RandomCrop(padding)(images, uniform)
+    found = RandomCrop(padding, mode)(images, uniform)
     for image, (u, v), result in zip(images, uniform.tolist(), found, strict=True):
         top, left = int(u * (2 * padding + 1)), int(v * (2 * padding + 1))
-        assert torch.equal(result, VF.crop(VF.pad(image, padding), top, left, height, width))
+        assert torch.equal(result, VF.crop(VF.pad(image, padding, padding_mode=mode), top, left, height, width))
 
 
 def test_crop_reaches_every_place_equally_often():

@@ -7,8 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import drop_block2d
 
+from data.loader import Normalize
 from engine import build
 from engine.check import CommandError, check_model
+from models.airbench import Airbench, Block, Conv
 from models.alexnet import AlexNet2012
 from models.attention import BottleneckAttention, ConvBlockAttention, GatherExcite, SqueezeExcitation
 from models.drop_block import DropBlock
@@ -546,10 +548,67 @@ def test_vgg_without_normalisation_begins_by_glorots_rule():
             assert module.weight.var().item() == pytest.approx(2 / fans, rel=0.1)
 
 
+def test_airbench_whitens_patches():
+    """The stem's outputs, which come in pairs of opposite sign, have unit variance and no correlation."""
+    model = Airbench(num_classes=10, widths=[8, 8, 8], depth=2)
+    faces = F.interpolate(torch.randn(600, 3, 16, 16), scale_factor=2, mode="bilinear")  # neighbours are alike
+    model.prepare(faces)
+    with torch.no_grad():
+        outputs = F.conv2d(faces, model.stem[0].weight).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(outputs[12:], -outputs[:12])
+    moments = outputs[:12] @ outputs[:12].T / outputs.shape[1]
+    scales = moments.diag()
+    assert scales.max() < 1
+    assert scales.max() > 0.9, "what varies has unit variance, but for what keeps the smallest from being blown up"
+    torch.testing.assert_close(moments, scales.diag(), atol=1e-3, rtol=0)
+
+
+def test_airbench_convolutions_begin_by_handing_their_input_on():
+    conv, x = Conv(6, 8).double(), images(2, 6, 5, 5)
+    assert torch.equal(conv(x)[:, :6], x)
+    assert Conv(8, 8)(torch.ones(1, 8, 4, 4)).eq(1).all()
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_airbench_block_by_hand(depth):
+    block = random_statistics(Block(4, 6, depth))
+    convs = [part for part in block.modules() if isinstance(part, Conv)]
+    norms = [part for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert len(convs) == len(norms) == depth
+    x = images(2, 4, 8, 8)
+
+    def normalised(norm, y):
+        return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-12)
+
+    first = F.gelu(normalised(norms[0], F.max_pool2d(F.conv2d(x, convs[0].weight, padding=1), 2)))
+    y = normalised(norms[1], F.conv2d(first, convs[1].weight, padding=1))
+    if depth == 3:
+        y = first + normalised(norms[2], F.conv2d(F.gelu(y), convs[2].weight, padding=1))
+    torch.testing.assert_close(block(x), F.gelu(y))
+
+
+def test_airbench_holds_its_filters_and_scales_still_while_it_trains(train):
+    """The whitening filters come from the training images, the scales of its norms are 1."""
+    run = train("model=airbench94", "model.widths=[8,8,8]", "regularization=[max_norm]", "trainer.max_epochs=1")
+    state = run.checkpoint()["state"]["model"]
+    filters = state["stem.0.weight"]
+    config = composed("model=airbench94", "model.widths=[8,8,8]", "dataset=shapes", "dataset.train_size=100")
+    splits = build.splits(config)
+    normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
+    twin = Airbench(num_classes=10, widths=[8, 8, 8], depth=2)
+    twin.prepare(normalize(splits.train.images))
+    assert torch.equal(filters, twin.stem[0].weight)
+    assert filters.flatten(1).norm(dim=1).max() > 2, "max_norm leaves what is not trained alone"
+    assert state["stem.0.bias"].any()
+    for key, value in state.items():
+        if value.ndim == 1 and key.endswith(".weight"):
+            assert value.eq(1).all(), key
+
+
 # Regularizers with a place in the network
 
 WITHOUT_BRANCHES = {"lenet", "alexnet", "vgg", "googlenet", "inception_v2", "inception_v3", "inception_v4"}
-WITHOUT_BRANCHES |= {"inception_resnet", "densenet", "shake_shake"}
+WITHOUT_BRANCHES |= {"inception_resnet", "densenet", "shake_shake", "airbench"}
 
 
 ONE_OF_A_KIND = [
@@ -565,7 +624,7 @@ ONE_OF_A_KIND = [
 ONE_OF_A_KIND += ["inception_resnet_v1", "inception_resnet_v2", "resnet20", "resnet50", "preresnet20", "preresnet164"]
 ONE_OF_A_KIND += ["wrn16_8", "resnext29", "densenet100bc", "se_resnet20", "bam_resnet20", "cbam_resnext29_8x64d"]
 ONE_OF_A_KIND += ["ge_resnet56", "sknet26", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"]
-ONE_OF_A_KIND += ["shake_shake26_2x32d"]
+ONE_OF_A_KIND += ["shake_shake26_2x32d", "airbench94"]
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)

@@ -63,7 +63,7 @@ def test_a_bare_state_dict_is_refused(tmp_path):
 
 def test_another_format_is_named(tmp_path):
     torch.save({"format": 99}, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 3"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this program reads 4"):
         read(tmp_path / "last.pt")
 
 

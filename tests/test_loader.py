@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 from data.augmentation.random_crop import RandomCrop
 from data.augmentation.random_flip import RandomFlip
 from data.dataset import Images
-from data.loader import EvalLoader, Normalize, TrainLoader, epoch_seed
+from data.loader import EvalLoader, Normalize, TrainLoader, mixed_seed
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 NORMALIZE = Normalize(MEAN, STD, torch.device("cpu"), torch.contiguous_format)
@@ -98,8 +98,23 @@ def test_augmentation_reaches_the_images():
     assert not torch.equal(augmented, expected)
 
 
+def test_alternating_mirror_images():
+    """Each image is mirrored in every other epoch, about half of them in the first."""
+    load = loader(operations=(RandomFlip(0.5, alternating=True),))
+    epochs = [whole_epoch(load, epoch) for epoch in range(4)]
+    images = [batch[labels.argsort()] for batch, labels in epochs]
+    originals = NORMALIZE(numbered().images)
+    mirrored = (images[0] == originals.flip(3)).flatten(1).all(1)
+    assert 15 < mirrored.sum() < 35
+    for epoch, found in enumerate(images):
+        flip = (mirrored if epoch % 2 == 0 else ~mirrored)[:, None, None, None]
+        assert torch.equal(found, torch.where(flip, originals.flip(3), originals))
+    other_seed, labels = whole_epoch(loader(seed=1, operations=load.operations))
+    assert not torch.equal(other_seed[labels.argsort()], images[0])
+
+
 def test_neighbouring_seeds_and_epochs_share_nothing():
-    seeds = {epoch_seed(seed, epoch) for seed in range(30) for epoch in range(30)}
+    seeds = {mixed_seed(seed, epoch) for seed in range(30) for epoch in range(30)}
     assert len(seeds) == 900
 
 

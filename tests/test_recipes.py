@@ -30,6 +30,7 @@ RECIPES = {recipe.name: recipe for recipe in recipes()}
 SMALL = {"depths": [1, 1, 1], "widths": [16, 16, 16], "cardinality": 2, "width": 32, "growth_rate": 4, "groups": 2}
 SMALL_OF_CLASS = {
     "models.vgg.VGG": {"depths": [1, 1, 1, 1, 1]},
+    "models.airbench.Airbench": {"widths": [8, 8, 8]},
     "models.mobilenet.MobileNetV1": {"width": 0.25},
     "models.mobilenet.MobileNetV2": {"width": 0.25},
     "models.mobilenet.MobileNetV3": {"width": 0.25},
@@ -203,6 +204,10 @@ def test_a_mistake_in_a_recipe_of_ones_own(command, tmp_path):
     file = tmp_path / "own" / "recipe" / "mine.yaml"
     for wrong, said in (
         ("trainer: {max_epoch: 1}", "recipe=mine: it sets trainer.max_epoch, but there is no such key"),
+        (
+            "defaults: [speedrun]\nregularization: {label_smoothing: {rate: 1}}",
+            "it sets regularization.label_smoothing.rate, but there is no such key",
+        ),
         ("trainer: {max_epochs: 0}", "trainer.max_epochs=0: must be a whole number >= 1"),
         (
             "expected: {cifar10: {test_accuracy: 940}}",

@@ -20,11 +20,13 @@ PLACES = ("scale", "crop", "flip", "policy", "colour", "normalised")
 class Operation(Protocol):
     """What an image operation is; a class that names this one as its base inherits `prepared`.
 
-    `draws` is how many numbers in [0, 1) it wants for an image, `place` one of PLACES.
+    `draws` is how many numbers in [0, 1) it wants for an image, `place` one of PLACES. An `alternating` one
+    gets in every epoch the same numbers u, and in every other 1 - u.
     """
 
     place: ClassVar[str]
     draws: ClassVar[int]
+    alternating: bool = False
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
         """The augmented images, of the same type and shape; the given ones stay as they are.

@@ -1,4 +1,7 @@
-"""Random mirror images, left to right. The same as torchvision.transforms.RandomHorizontalFlip(p)."""
+"""Random mirror images, left to right. The same as torchvision.transforms.RandomHorizontalFlip(p).
+
+Alternating: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, sec. 3.6.
+"""
 
 from dataclasses import dataclass
 
@@ -10,9 +13,14 @@ from data.augmentation import Operation
 
 @dataclass(frozen=True)
 class RandomFlip(Operation):
-    """Mirror an image with the given probability."""
+    """Mirror an image with the given probability.
+
+    Where it is `alternating`, an image that was mirrored in one epoch is not in the next, and with a probability of
+    one half the other way about, so that any two epochs show both sides of every image.
+    """
 
     probability: float
+    alternating: bool = False
     place = "flip"
     draws = 1
 

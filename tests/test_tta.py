@@ -1,0 +1,87 @@
+"""Test-time augmentation: the views, their weights, and that training and evaluation see alike."""
+
+import pytest
+import torch
+from conftest import composed, option_names
+from torch import nn
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as VF
+
+from engine import build
+from engine.evaluate import evaluate
+from engine.tta import mean_logits
+
+SIZE = 32
+
+
+def views(*overrides: str):
+    """What an option of the group builds."""
+    return build.instantiate(composed(*overrides).tta)
+
+
+def network() -> nn.Module:
+    """A network that looks at every pixel differently."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 10))
+
+
+@pytest.mark.parametrize("option", option_names("tta"))
+def test_weights_sum_to_one_and_views_have_the_type_of_the_images(option):
+    images = torch.randn(4, 3, SIZE, SIZE)
+    weights, seen = zip(*views(f"tta={option}")(images), strict=True)
+    assert sum(weights) == pytest.approx(1)
+    assert {view.dtype for view in seen} == {torch.float32}
+    assert all(len(view) == 4 for view in seen)
+
+
+def test_without_augmentation_the_answer_is_the_networks_own():
+    images, model = torch.randn(4, 3, SIZE, SIZE), network()
+    assert torch.equal(mean_logits(model, images, views()), model(images))
+
+
+def test_flip():
+    images, model = torch.randn(4, 3, SIZE, SIZE), network()
+    expected = (model(images) + model(VF.horizontal_flip(images))) / 2
+    torch.testing.assert_close(mean_logits(model, images, views("tta=flip")), expected)
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_flip_shift_is_half_unshifted_and_a_quarter_each_way(pixels):
+    """By torchvision's padding and cropping, with the weights of Jordan's appendix."""
+    images, model = torch.randn(4, 3, SIZE, SIZE), network()
+    padded = VF.pad(images, pixels, padding_mode="reflect")
+
+    def mirrored(place):
+        return (model(place) + model(VF.horizontal_flip(place))) / 2
+
+    shifted = [VF.crop(padded, corner, corner, SIZE, SIZE) for corner in (0, 2 * pixels)]
+    expected = mirrored(images) / 2 + sum(map(mirrored, shifted)) / 4
+    found = mean_logits(model, images, views("tta=flip_shift", f"tta.pixels={pixels}"))
+    torch.testing.assert_close(found, expected)
+
+
+def test_flip_answers_an_image_and_its_mirror_image_alike():
+    images, model, flip = torch.randn(4, 3, SIZE, SIZE), network(), views("tta=flip")
+    torch.testing.assert_close(mean_logits(model, images.flip(3), flip), mean_logits(model, images, flip))
+
+
+def test_figures_are_those_of_the_mean():
+    images, labels, model = torch.randn(20, 3, SIZE, SIZE), torch.arange(20) % 10, network()
+    precision = build.possible_machines(composed("trainer.device=cpu", "trainer.precision=fp32"))[0].precision
+    figures = evaluate(model, [(images, labels)], precision=precision, views=views("tta=flip"))
+    logits = (model(images) + model(images.flip(3))) / 2
+    assert figures.loss == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert figures.accuracy == (logits.argmax(1) == labels).float().mean()
+
+
+def test_the_final_test_and_evaluation_see_the_same_views(train):
+    """And the validation after each epoch the images as they are."""
+    run = train("tta=flip_shift", "trainer.max_epochs=1")
+    plain = train("trainer.max_epochs=1")
+    assert run.metrics[0]["val_loss"] == plain.metrics[0]["val_loss"]
+    assert run.result["test_loss"] != plain.result["test_loss"]
+    assert (run.result["tta"], plain.result["tta"]) == ("flip_shift", "none")
+    for given, result in ((None, run), (composed("tta=none").tta, plain)):
+        found = build.trained(run.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None, tta=given)
+        figures = evaluate(found.model, found.test, precision=found.precision, views=found.views)
+        assert figures.loss == result.result["test_loss"]
