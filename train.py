@@ -9,45 +9,49 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.command import chosen_options, command_line, leave, stopped
-from engine.rundir import RunDirectory
+from engine.memory import OutOfMemory, memory_explained
+from engine.rundir import DirectoryError, RunDirectory
+from engine.signals import Interrupted, Signals
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """One run, from a checked configuration to its result; a directory in which nothing happened does not stay."""
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    job = HydraConfig.get()
+    run = RunDirectory(Path(job.runtime.output_dir), words=job.overrides.task)
     try:
-        train(config, run)
-    except KeyboardInterrupt:  # before or behind the epochs, which end their step and save
-        stopped(run)
-    finally:
-        run.remove_if_unused()
+        with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
+            train(config, run)
+    except DirectoryError as error:
+        leave(error)
+    except OutOfMemory as error:
+        leave(error, status=1)
+    except Interrupted as interruption:
+        stopped(run, interruption.exit_status)
 
 
 def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
-    begun = time.perf_counter()
+    begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
-    from engine.runtime import Interrupted
 
-    job = HydraConfig.get()
     choices, overrides = chosen_options(config, job), job.overrides.task
     try:
         parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
     except build.USER_ERRORS as error:
         leave(error)
     if config.resume:
-        run.keep_overrides(overrides)
+        run.keep_words()
 
     state, train = parts.state, parts.loaders.train
     facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
-        with RunLog(run, facts, epochs_done=state.step // len(train)) as log:
+        with RunLog(run, facts, state.records) as log, memory_explained(report.what_computes(facts)):
             if state.step == 0:
                 log.first_batch(train)
             report.say(f"set up in {time.perf_counter() - begun:.1f} s")
@@ -58,16 +62,16 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 train_step=parts.train_step,
                 max_epochs=config.trainer.max_epochs,
                 log=log,
-                save=lambda name: parts.checkpoints.save(name, state),
+                checkpoints=parts.checkpoints,
+                roll_back=config.trainer.on_nonfinite == "rollback",
             )
             figures = report.final_test(parts)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
-    except Interrupted as interruption:
-        stopped(run, interruption.exit_status)
     except Diverged as error:
-        report.say(f"stopped: {error}")
-        raise SystemExit(1) from None
+        leave(f"{error}; {parts.checkpoints}", status=1)
     report.conclude(figures, run, choices["expected"])
+    if not parts.checkpoints.is_saved:
+        leave(f"{run}: the last epoch could not be written", status=1)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ from torch import nn
 from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
+from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, learning_rate_scale, make_schedule, targets
-from engine.checkpoint import CheckpointError, Checkpoints, leaves, read
+from engine.checkpoint import CheckpointError, Checkpoints, read_newest
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, DeviceError, Machine, Precision, choose_device, machines
+from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
+from engine.settings import leaves
 from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 from engine.tta import Views
@@ -65,6 +68,27 @@ def possible_machines(config: DictConfig, record: dict[str, Any] | None = None) 
             names["precision"] = "fp32"
     found = machines(device, **names)
     return found[:1] if trainer.deterministic else found
+
+
+def with_batch_size(
+    config: DictConfig, splits: Splits, machine: Machine, record: dict[str, Any] | None = None
+) -> DictConfig:
+    """The configuration with a number for trainer.batch_size where that is "auto": as on record, or what fits."""
+    if config.trainer.batch_size != "auto":
+        return config
+    found = config.copy()
+    if record:
+        found.trainer.batch_size = record["batch_size"]
+        return found
+    found.trainer.batch_size = SMALLEST
+    found.trainer.batch_size = largest_batch(
+        state(found, splits, machine),
+        train_step(found, machine),
+        machine,
+        image_shape=splits.train.images.shape[1:],
+        count=len(splits.train),
+    )
+    return found
 
 
 def choose_machine(
@@ -132,6 +156,7 @@ def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
         optimizer=optimizer(config, model),
         scaler=machine.precision.scaler(),
         totals=torch.zeros(3, device=machine.device),
+        finite_steps=torch.zeros((), dtype=torch.int64, device=machine.device),
         averages={
             name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
             for name, average in sorted(config.averages.items())
@@ -168,6 +193,7 @@ def train_step(config: DictConfig, machine: Machine) -> TrainStep:
         precision=machine.precision,
         micro_batches=config.trainer.micro_batches,
         sam=instantiate(step.pop("sam")) or None,
+        skip_nonfinite=config.trainer.on_nonfinite == "skip",
         **step,
     )
 
@@ -210,7 +236,7 @@ def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize) 
     return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
 
 
-def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_per_epoch: int) -> dict[str, Any]:
+def description(config: DictConfig, splits: Splits, machine: Machine, train: TrainLoader) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "config": plain(config),
@@ -220,7 +246,8 @@ def description(config: DictConfig, splits: Splits, machine: Machine, *, steps_p
         "std": list(splits.std),
         "precision": machine.precision.name,
         "memory_format": machine.memory_format_name,
-        "steps_per_epoch": steps_per_epoch,
+        "batch_size": train.batch_size,
+        "steps_per_epoch": len(train),
         "versions": versions(),
     }
 
@@ -248,21 +275,27 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
 
     With `keep_data` the data set stays in memory for the next run of this process. Raises `USER_ERRORS`.
     """
-    saved = read(run.last) if config.resume else None
+    saved, _ = read_newest(run) if config.resume else (None, None)
     possible = possible_machines(config, saved)  # before the data are read, or even downloaded
     images = splits(config, keep=keep_data)
+    given, config = config, with_batch_size(config, images, possible[0], saved)
     machine, speeds = choose_machine(config, images, possible)
     training, batches, step = (
         state(config, images, machine),
         loaders(config, images, machine),
         train_step(config, machine),
     )
-    steps = len(batches.train)
-    training.schedule = make_schedule(config, steps_per_epoch=steps)
-    checkpoints = Checkpoints(run, description(config, images, machine, steps_per_epoch=steps))
+    training.schedule = make_schedule(config, steps_per_epoch=len(batches.train))
+    trainer = config.trainer
+    checkpoints = Checkpoints(
+        run,
+        description(given, images, machine, batches.train),
+        minutes=trainer.checkpoint_minutes,
+        steps=trainer.checkpoint_every_steps,
+    )
     if saved:
         checkpoints.resume(saved, training, force=config.resume_force)
-    if config.trainer.compile:
+    if trainer.compile:
         # In place, so that the names of the weights stay as they are. Each shape (what is left over at the end of an
         # epoch has its own) is compiled for itself, since kernels for any shape are slower. A second forward pass in
         # the same step would write over gradients that lie in a CUDA graph.
@@ -312,7 +345,7 @@ def trained(
     try:
         return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root, tta=tta)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
         raise CheckpointError(f"the checkpoint does not describe what it holds: {reason}") from error

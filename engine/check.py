@@ -167,7 +167,7 @@ def check_recipe(
         if name not in keys:
             because = f" with {given[group]}" if group in given else ""
             raise CommandError(f"{given['recipe']}: it sets {name}, but there is no such key{because}")
-        if group in given and name not in of_any_option:
+        if group in given and group != "regularization" and name not in of_any_option:
             raise CommandError(f"{given[group]}: {given['recipe']} sets {name} for another {group}: set it as well")
 
 
@@ -260,7 +260,12 @@ def targets(package: str) -> frozenset[str]:
 def check_together(config: DictConfig) -> None:
     """Refuse what is impossible only in combination."""
     trainer = config.trainer
-    if trainer.micro_batches > trainer.batch_size:
+    if trainer.batch_size == "auto":
+        if trainer.micro_batches > 1:
+            raise CommandError(
+                "trainer.batch_size=auto: a batch that fits need not be computed in parts, micro_batches=1"
+            )
+    elif trainer.micro_batches > trainer.batch_size:
         raise CommandError(
             f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
         )

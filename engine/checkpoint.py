@@ -2,28 +2,25 @@
 
 import os
 import pickle
+import time
 import zipfile
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from engine.logging import say
 from engine.rundir import RunDirectory
+from engine.settings import difference
 from engine.state import TrainState
 
 FORMAT = 4
+SLOWEST = 1 / 1024  # a run that diverges at so small a share of its learning rate is given up
 
-# Settings that do not alter what a run computes, and so may differ when it is resumed.
-FREE = (
-    "resume",
-    "resume_force",
-    "lr_find",
-    "trainer.device",
-    "trainer.eval_batch_size",
-    "dataset.root",
-    "dataset.mirrors",
-)
+# What reading arbitrary bytes as a zip archive or a pickle may raise.
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError)
+UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
 
 
 class CheckpointError(Exception):
@@ -31,19 +28,80 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of one run: "last" and "best".
+    """The checkpoints of one run: "last", the one before it, and "best".
 
     `description` is what a reader needs besides the state: the configuration as plain data, class
-    names, normalisation and so on. It is written into every checkpoint.
+    names, normalisation and so on. It is written into every checkpoint. Within an epoch there is one
+    every `minutes` or every so many `steps`; 0 for none.
     """
 
-    def __init__(self, run: RunDirectory, description: dict[str, Any]):
+    def __init__(self, run: RunDirectory, description: dict[str, Any], *, minutes: float = 0, steps: int = 0):
+        self.run = run
         self.files = {"last": run.last, "best": run.best}
         self.description = description
+        self.minutes, self.steps = minutes, steps
+        self.saved_at = time.monotonic()
+        self.is_saved = True
+
+    def __str__(self) -> str:
+        """What there is to go on from."""
+        try:
+            content, path = read_newest(self.run)
+        except CheckpointError:
+            return "there is no checkpoint yet"
+        epoch = content["state"]["step"] / content["steps_per_epoch"]
+        return f"the last checkpoint, {path}, is of epoch {epoch:g}"
+
+    def due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint after `step` steps."""
+        minutes = (time.monotonic() - self.saved_at) / 60
+        return bool((self.steps and step % self.steps == 0) or (self.minutes and minutes >= self.minutes))
 
     def save(self, name: str, state: TrainState) -> None:
-        """Keep the state under a name."""
-        write(self.files[name], {**self.description, "state": state.state_dict()})
+        """Keep the state under a name. Where that cannot be, say so: what was kept before stays, and training goes on.
+
+        `is_saved` tells whether it could.
+        """
+        self.saved_at = time.monotonic()
+        path = self.files[name]
+        try:
+            self.run.provide()
+            write(
+                path,
+                {**self.description, "state": state.state_dict()},
+                keep=self.run.previous if name == "last" else None,
+            )
+            self.is_saved = True
+        except OSError as error:
+            say(f"{path} could not be written ({error.strerror or error}): what is there is older")
+            self.is_saved = False
+
+    def read_best(self, state: TrainState) -> dict[str, Any] | None:
+        """The state of the best epoch in validation; None if none was chosen, or, which is said, if it is lost.
+
+        Where the best could not be written it is that of an earlier epoch, which is said as well.
+        """
+        if not state.best_epoch:
+            return None
+        try:
+            best = read(self.run.best)["state"]
+        except CheckpointError as error:
+            say(f"{error}: the last epoch counts in its place")
+            return None
+        if best["best_epoch"] != state.best_epoch:
+            say(f"{self.run.best} is of epoch {best['best_epoch']}: the best, {state.best_epoch}, could not be written")
+        return best
+
+    def roll_back(self, state: TrainState) -> bool:
+        """Put `state` back to the last checkpoint, with half its learning rate; False if there is no use in that."""
+        rate, seconds = state.rate / 2, state.seconds
+        if rate < SLOWEST:
+            return False
+        content, _ = read_newest(self.run)
+        state.load_state_dict(content["state"])
+        state.rate = rate
+        state.start_clock(seconds)
+        return True
 
     def resume(self, content: dict[str, Any], state: TrainState, *, force: bool) -> None:
         """Put `state` back to where a checkpoint was taken, given its content.
@@ -53,8 +111,9 @@ class Checkpoints:
         new average, if an epoch has another number of steps than it had, or if the run has come
         further than it now shall.
         """
-        if not force:
-            require_same_settings(content["config"], self.description["config"])
+        changed = difference(content["config"], self.description["config"])
+        if changed and not force:
+            raise CheckpointError(f"{changed}: leave it as it was, or add resume_force=true")
         for group, part in (("model", "network"), ("optimizer", "optimizer")):
             had, has = (config[group]["_target_"] for config in (content["config"], self.description["config"]))
             if had != has:
@@ -71,25 +130,67 @@ class Checkpoints:
         state.load_state_dict(content["state"])
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint (tensors and plain values) so that `path` holds the old one or the new, never part of one."""
+def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
+    """Write a checkpoint (tensors and plain values) so that at no moment there is half of one.
+
+    What was at `path` is moved to `keep`, or gone. Raises OSError, and leaves what was there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(part, "wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch has a RuntimeError of its own for a disk that is full
+        part.unlink(missing_ok=True)
+        raise error if isinstance(error, OSError) else OSError(*error.args) from error
+    if keep and path.exists():
+        os.replace(path, keep)
     os.replace(part, path)
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows; new names are on the disk once their directory is
+        directory = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def read_newest(run: RunDirectory) -> tuple[dict[str, Any], Path]:
+    """The newest sound checkpoint of a run, and its file; says so if another one was newer.
+
+    Raises CheckpointError if there is none.
+    """
+    reasons = []
+    for path in (run.last, run.previous):
+        try:
+            content = read(path)
+        except CheckpointError as error:
+            reasons.append(str(error))
+        else:
+            if reasons:
+                say(f"{reasons[0]}: going on from {path} instead, step {content['state']['step']}")
+            return content, path
+    raise CheckpointError("; ".join(reasons))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into main memory. Raises CheckpointError for a file that is none, or of another format."""
-    if not zipfile.is_zipfile(path):  # what torch.save writes is a zip archive
-        raise CheckpointError(f"{path} is not a checkpoint")
+    """Read a checkpoint into main memory.
+
+    Raises CheckpointError for a file that is none, is damaged, or has another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {' '.join(str(error).split())[:100]}") from None
+        # What torch.save writes is a zip archive with a checksum for each of its members, which torch.load ignores.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:100]
+        raise CheckpointError(f"{path} is not a checkpoint{reason and f': {reason}'}") from None
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: {damaged} has another checksum than it had")
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} is not a checkpoint of this program")
     if content["format"] != FORMAT:
@@ -106,23 +207,3 @@ def require_same_weights(saved: dict[str, Any], state: TrainState) -> None:
             raise CheckpointError(f"{name} of this run's network has the shape {before}, with these settings {now}")
     for name in state.averages.keys() - saved["averages"].keys():
         raise CheckpointError(f"this run has no {name} so far: no way to begin with it now")
-
-
-def require_same_settings(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise CheckpointError that names the first setting, apart from `FREE`, in which two configurations differ."""
-    before, after = dict(leaves(saved)), dict(leaves(now))
-    for name in sorted(before.keys() | after.keys()):
-        if name not in FREE and not name.startswith("expected.") and before.get(name) != after.get(name):
-            raise CheckpointError(
-                f"{name} was {before.get(name)} in this run so far and is {after.get(name)} now: leave it as it was, "
-                "or add resume_force=true"
-            )
-
-
-def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a nested configuration with their dotted names."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.check import CONF, CommandError, check, require_checkpoint
+from engine.check import CONF, CommandError, check
 from engine.rundir import RunDirectory
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -60,17 +60,17 @@ def command_line(config_name: str) -> None:
     sys.argv[1:] = [*flags, *overrides]
 
 
-def leave(error: Exception) -> NoReturn:
-    """Say what is wrong in one line on standard error and exit with status 2."""
+def leave(error: Exception | str, status: int = 2) -> NoReturn:
+    """Say what is wrong in one line on standard error and exit with `status`."""
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT) -> NoReturn:
     """Say that a run was stopped and, where something is saved, how to go on; exit with `status`."""
-    print(f"stopped; to go on: {run.to_go_on}" if run.last.is_file() else "stopped before the first step", flush=True)
+    print(f"stopped; to go on: {run.to_go_on}" if run.newest else "stopped before the first step", flush=True)
     raise SystemExit(status)
 
 
@@ -127,9 +127,8 @@ def with_resumed(overrides: Sequence[str], *, multirun: bool) -> list[str]:
     run = RunDirectory(Path(str(parse(given["resume"]).value())).expanduser())
     if not run.path.is_dir():
         raise CommandError(f"resume={run}: no such directory")
-    if not (run.last.is_file() and run.overrides.is_file()):
+    if not (run.newest and run.overrides.is_file()):
         raise CommandError(f"resume={run}: there is no checkpoint to go on from ({run.last} does not exist)")
-    require_checkpoint(run.last)
     saved = [override for override in yaml.safe_load(run.overrides.read_text()) if key_of(override) not in given]
     directory = str(run.path.resolve()).replace("'", r"\'")
     return [*saved, *overrides, f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]

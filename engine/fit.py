@@ -2,91 +2,125 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from data.loader import EvalLoader, TrainLoader
+from engine.checkpoint import Checkpoints
 from engine.evaluate import evaluate
 from engine.logging import RunLog
 from engine.machine import Precision
-from engine.runtime import StopRequest
+from engine.signals import StopRequest
 from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 
 
 class Diverged(Exception):
-    """The loss is no longer a number; the message is one line that says when."""
+    """The loss or the weights are no longer numbers; the message is one line that says when."""
 
 
 def fit(
     state: TrainState,
     *,
     train: TrainLoader,
-    after_epoch: dict[str, EvalLoader],
+    after_epoch: Mapping[str, EvalLoader],
     train_step: TrainStep,
     max_epochs: int,
     log: RunLog,
-    save: Callable[[str], None],
+    checkpoints: Checkpoints,
+    roll_back: bool,
 ) -> None:
     """Train `state` until it has seen the images `max_epochs` times.
 
     After each epoch the network and its averages are evaluated on the images of `after_epoch`;
-    "val" among them choose the best epoch. `save` keeps a checkpoint under a name: "last" after each epoch
-    and, on a signal, after any step; "best" where the validation accuracy is the highest so far.
-    Raises Interrupted after a signal and Diverged when the loss is no longer finite.
+    "val" among them choose the best epoch. Checkpoints are kept: "last" after each epoch, after any
+    step on a signal, and within epochs as often as asked for; "best" where the validation accuracy
+    is the highest so far. With `roll_back` a run that diverges goes on from the last one at half
+    the learning rate. Raises Interrupted after a signal, and Diverged.
     """
-    steps = len(train)
+    state.start_clock(state.seconds_before)
     with StopRequest() as stop:
-        while state.step < max_epochs * steps:
-            begun, (epoch, first_step) = time.perf_counter(), divmod(state.step, steps)
-            state.model.train()
-            batches = train.epoch(epoch, first_step)
-            for images, targets in log.progress(batches, state, steps=steps, max_epochs=max_epochs):
-                set_learning_rate(state.optimizer, state.schedule(state.step / steps))
-                train_step(state, images, targets)
-                for average in state.averages.values():
-                    average.update(state.model, epoch=state.step / steps)
-                if stop.signal and state.step % steps:
-                    state.seconds += time.perf_counter() - begun
-                    save("last")
-                    stop.check()
-
-            record = epoch_record(state, train, first_step, seconds=time.perf_counter() - begun)
-            for average in state.averages.values():
-                average.settle(train.epoch(epoch), train_step.precision)
-            record |= evaluations(state, after_epoch, train_step.precision)
-            require_finite(record)
+        if roll_back and state.step == 0:
+            checkpoints.save("last", state)
+        while state.step < max_epochs * len(train):
+            try:
+                record = train_epoch(
+                    state, train, train_step, max_epochs=max_epochs, log=log, checkpoints=checkpoints, stop=stop
+                )
+                record |= evaluations(state, after_epoch, train_step.precision)
+                require_finite(state, record)
+            except Diverged as trouble:
+                if not (roll_back and checkpoints.roll_back(state)):
+                    raise
+                log.rolled_back(trouble, state)
+                continue
             state.feed_schedule(record)
-            state.seconds += time.perf_counter() - begun
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
             if "val" in after_epoch and state.is_best(record):
-                save("best")
-            save("last")
+                checkpoints.save("best", state)
+            checkpoints.save("last", state)
             stop.check()
 
 
-def epoch_record(state: TrainState, train: TrainLoader, first_step: int, *, seconds: float) -> dict[str, float]:
-    """What an epoch's training came to, by name, where `seconds` were spent since its step `first_step`.
+def train_epoch(
+    state: TrainState,
+    train: TrainLoader,
+    train_step: TrainStep,
+    *,
+    max_epochs: int,
+    log: RunLog,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+) -> dict[str, float]:
+    """Train to the end of the epoch that `state` is in, and let the averages settle; its figures by name."""
+    begun, steps, images_before = time.perf_counter(), len(train), state.read_totals().images
+    epoch, first_step = divmod(state.step, steps)
+    state.model.train()
+    for images, targets in log.progress(train.epoch(epoch, first_step), state, steps=steps, max_epochs=max_epochs):
+        set_learning_rate(state.optimizer, state.rate * state.schedule(state.step / steps))
+        train_step(state, images, targets)
+        for average in state.averages.values():
+            average.update(state.model, epoch=state.step / steps)
+        if state.step % steps and (stop.signal or checkpoints.due(state.step)):
+            require_finite(state, epoch_record(state, train))
+            checkpoints.save("last", state)
+            stop.check()
+    record = epoch_record(state, train)
+    require_finite(state, record)
+    record["images_per_second"] = (state.take_totals().images - images_before) / (time.perf_counter() - begun)
+    for average in state.averages.values():
+        average.settle(train.epoch(epoch), train_step.precision)
+    return record
+
+
+def epoch_record(state: TrainState, train: TrainLoader) -> dict[str, float]:
+    """What the steps of the epoch have come to, by name.
 
     An accuracy on mixed images, which no network could bring to 1, has a name of its own.
     """
-    loss, accuracy, count = state.take_totals()
-    epoch, rate = state.step // len(train), state.optimizer.param_groups[0]["lr"]
+    totals = state.read_totals()
     return {
-        "epoch": epoch,
-        "train_loss": loss,
-        "train_accuracy_mixed" if train.mixings else "train_accuracy": accuracy,
-        "learning_rate": rate,
-        "images_per_second": (count - first_step * train.batch_size) / seconds,
+        "epoch": math.ceil(state.step / len(train)),
+        "train_loss": totals.loss,
+        "train_accuracy_mixed" if train.mixings else "train_accuracy": totals.accuracy,
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        **({"skipped_steps": state.skipped} if state.skipped else {}),
     }
 
 
-def require_finite(record: dict[str, float]) -> None:
-    """Raise Diverged if the network's loss in an epoch, in training or in validation, is no longer a number."""
-    for images in ("train", "val"):
-        loss = record.get(f"{images}_loss", 0.0)
-        if not math.isfinite(loss):
-            rate = record["learning_rate"]
-            raise Diverged(f"the {images} loss became {loss} in epoch {record['epoch']}, learning rate {rate:.2g}")
+def require_finite(state: TrainState, record: dict[str, float]) -> None:
+    """Raise Diverged if the loss in an epoch, in training or in validation, or a weight is no longer a number."""
+    totals, epoch, rate = state.read_totals(), f"epoch {record['epoch']}", record["learning_rate"]
+    found = None
+    if not math.isfinite(record["train_loss"]):
+        found = f"the train loss became {record['train_loss']} in step {totals.finite_steps + 1} of {epoch}"
+    elif not math.isfinite(record.get("val_loss", 0.0)):
+        found = f"the val loss became {record['val_loss']} in {epoch}"
+    elif state.skipped and not totals.images:
+        found = f"no batch of {epoch} had a finite loss and gradient"
+    elif not state.has_finite_weights():
+        found = f"a weight is no longer a number in {epoch}"
+    if found:
+        raise Diverged(f"{found}, learning rate {rate:.2g}")
 
 
 def evaluations(state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision) -> dict[str, float]:

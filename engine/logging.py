@@ -6,18 +6,18 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import hparams, image, scalar
 from tqdm import tqdm
 
 from data.loader import TrainLoader
+from engine.events import EventFile
 from engine.rundir import RunDirectory
-from engine.runtime import Interrupted
+from engine.signals import Interrupted
 from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
@@ -25,11 +25,16 @@ REFRESH_SECONDS = 0.5
 say = logging.getLogger("cifar").info
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is never half written."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file that is never half written."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, allow_nan=True) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
 
 
 def percent(share: float) -> str:
@@ -47,20 +52,23 @@ def duration(seconds: float) -> str:
 class RunLog:
     """The record of one run, in its directory and on the console; a context that notes how the run ended.
 
-    `facts` go into result.json beside the figures. A resumed run goes on with the same files: what
-    they hold of epochs after `epochs_done` is dropped.
+    `facts` go into result.json beside the figures; `records` are the figures of the epochs so far,
+    one dict each, which the state of the run keeps and this adds to. A resumed run goes on with the
+    same files. What cannot be written is said once, and training goes on; as soon as it can, the
+    files are whole again.
     """
 
-    def __init__(self, run: RunDirectory, facts: dict[str, Any], *, epochs_done: int):
+    def __init__(self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]]):
         self.run = run
         self.facts = facts
-        lines = run.metrics.read_text().splitlines() if run.metrics.exists() else []
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines][:epochs_done]
-        run.metrics.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        self.writer = SummaryWriter(str(run.tensorboard), purge_step=epochs_done + 1 if epochs_done else None)
+        self.records = records
+        self.refused: set[str] = set()
+        self.events: EventFile | None = None
 
     def __enter__(self) -> "RunLog":
+        self.write_metrics()
         self.write_result("running")
+        self.in_tensorboard(lambda events: None)
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -68,7 +76,40 @@ class RunLog:
             self.write_result("interrupted")
         elif error is not None:
             self.write_result("failed", {"error": f"{type(error).__name__}: {error}"})
-        self.writer.close()
+        self.close_events()
+
+    def attempt(self, what: str, write: Callable[[], None]) -> bool:
+        """Write something that a run can do without; if that fails, say so, but only once in a row."""
+        try:
+            self.run.provide()
+            write()
+        except OSError as error:
+            if what not in self.refused:
+                say(f"{self.run}/{what} could not be written ({error.strerror or error}): training goes on")
+            self.refused.add(what)
+            return False
+        self.refused.discard(what)
+        return True
+
+    def write_metrics(self) -> None:
+        """Write metrics.jsonl anew, as it then is whole whatever happened to it."""
+        text = "".join(json.dumps(record) + "\n" for record in self.records)
+        self.attempt(self.run.metrics.name, lambda: write_text(self.run.metrics, text))
+
+    def in_tensorboard(self, add: Callable[[EventFile], None]) -> None:
+        """Add to TensorBoard's file, in a new one with all curves if the last has failed."""
+
+        def write() -> None:
+            if self.events is None:
+                whole = self.run.tensorboard.name in self.refused
+                self.events = EventFile(self.run.tensorboard, step=0 if whole else len(self.records))
+                for record in self.records if whole else ():
+                    add_record(self.events, record)
+            add(self.events)
+            self.events.flush()
+
+        if not self.attempt(self.run.tensorboard.name, write):
+            self.events = None
 
     def write_result(self, status: str, figures: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write result.json: the status, the facts, how far the run has come, and the figures."""
@@ -81,13 +122,14 @@ class RunLog:
             "images_per_second": statistics.median(speeds) if speeds else None,
             **(figures or {}),
         }
-        write_json(self.run.result, result)
+        self.attempt(self.run.result.name, lambda: write_json(self.run.result, result))
         return result
 
     def first_batch(self, train: TrainLoader) -> None:
         """Keep the first augmented images as a picture."""
         images, _ = next(train.epoch(0))
-        self.writer.add_images("first augmented batch", train.normalize.undo(images[:64]), 0)
+        shown = train.normalize.undo(images[:64])
+        self.in_tensorboard(lambda events: events.add(image("first augmented batch", shown, dataformats="NCHW"), 0))
 
     def progress(
         self, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState, *, steps: int, max_epochs: int
@@ -107,24 +149,20 @@ class RunLog:
                 if bar.disable or now - shown < REFRESH_SECONDS:
                     continue
                 shown = now
-                loss, correct, images = state.totals.tolist()
+                totals = state.read_totals()
                 pace = (now - begun) / (bar.n - first_step)  # seconds a step
                 bar.set_postfix_str(
-                    f"loss {loss / images:.3f}, accuracy {percent(correct / images)}, "
-                    f"{images / bar.n / pace:,.0f} images/s, "
+                    f"loss {totals.loss:.3f}, accuracy {percent(totals.accuracy)}, "
+                    f"{totals.images / bar.n / pace:,.0f} images/s, "
                     f"{duration(pace * (max_epochs * steps - state.step))} left in all"
                 )
 
     def epoch(self, record: dict[str, Any], *, max_epochs: int) -> None:
         """Keep one epoch's figures: plain numbers by name, "epoch" and "seconds" since the beginning among them."""
+        self.in_tensorboard(lambda events: add_record(events, record))
         self.records.append(record)
-        with open(self.run.metrics, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        self.write_metrics()
         epoch = record["epoch"]
-        for name, value in record.items():
-            if shown := tag(name):
-                self.writer.add_scalar(shown, value, epoch)
-        self.writer.flush()
         figures = [
             f"{images.replace('_', ' ')} loss {record[f'{images}_loss']:.4f} "
             f"accuracy {', '.join(accuracies(record, images))}"
@@ -146,10 +184,33 @@ class RunLog:
         # Validation figures are those of the weights that were tested.
         which = {name: name + suffix(result["chosen_weights"]) if name.startswith("val") else name for name in FINAL}
         final = {f"final/{name}": result[key] for name, key in which.items() if key in result}
-        for summary in hparams(hyperparameters, final):
-            self.writer.file_writer.add_summary(summary)
-        for name, value in final.items():
-            self.writer.add_scalar(name, value, len(self.records))
+
+        def add(events: EventFile) -> None:
+            for summary in hparams(hyperparameters, final):
+                events.add(summary, 0)
+            for name, value in final.items():
+                events.add(scalar(name, value), len(self.records))
+
+        self.in_tensorboard(add)
+
+    def rolled_back(self, trouble: Exception, state: TrainState) -> None:
+        """Say that the run has gone back to a checkpoint and, where curves had come further, begin them anew there."""
+        say(f"{trouble}: going back to step {state.step}, with {state.rate:g} of the learning rate")
+        self.write_metrics()
+        self.close_events()
+
+    def close_events(self) -> None:
+        """End TensorBoard's file; what follows goes into a new one."""
+        if self.events:
+            self.attempt(self.run.tensorboard.name, self.events.close)
+            self.events = None
+
+
+def add_record(events: EventFile, record: dict[str, Any]) -> None:
+    """Add an epoch's figures to TensorBoard's curves."""
+    for name, value in record.items():
+        if shown := tag(name):
+            events.add(scalar(shown, value), record["epoch"])
 
 
 FINAL = ("test_accuracy", "val_accuracy", "train_accuracy", "test_loss", "val_loss", "train_loss")
@@ -163,7 +224,11 @@ def accuracies(record: dict[str, Any], images: str) -> Iterator[str]:
             yield f"{percent(value)} {kind.lstrip('_')}".rstrip()
 
 
-OTHER_TAGS = {"learning_rate": "learning rate", "images_per_second": "speed/images per second"}
+OTHER_TAGS = {
+    "learning_rate": "learning rate",
+    "images_per_second": "speed/images per second",
+    "skipped_steps": "skipped steps",
+}
 FIGURE = re.compile(r"(clean_train|train|val)_(top5_)?(loss|accuracy)(?:_(\w+))?")
 
 

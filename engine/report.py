@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import Parts
-from engine.checkpoint import read
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
 from engine.machine import describe_device
@@ -35,6 +34,7 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         "val_images": len(splits.val),
         "test_images": len(splits.test),
         "classes": len(splits.classes),
+        "batch_size": parts.loaders.train.batch_size,
         "lr": optimizer.defaults["lr"],
         "effective_lr": optimizer.param_groups[0]["initial_lr"],
         "seed": seed,
@@ -52,11 +52,19 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
     )
     if facts["effective_lr"] != facts["lr"]:
         say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
-    say(f"{facts['device']}, {machine}, torch {facts['versions']['torch']}, seed {seed}")
+    versions_and_batch = f"torch {facts['versions']['torch']}, batches of {facts['batch_size']:,}"
+    say(f"{facts['device']}, {machine}, {versions_and_batch}, seed {seed}")
     if speeds:
         others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine)
         say(f"{machine} was chosen for {speeds[machine]:,.0f} images/s forward and backward; {others}")
     return facts
+
+
+def what_computes(facts: dict[str, Any]) -> str:
+    """What needs memory, in words."""
+    return (
+        f"batches of {facts['batch_size']} images, model={facts['model']}, {facts['precision']}, on {facts['device']}"
+    )
 
 
 @torch.no_grad()
@@ -81,10 +89,9 @@ def final_test(parts: Parts) -> dict[str, Any]:
     last = {name: tested(network) for name, network in state.networks().items()}
     weights = list(last)[-1]
     epoch, chosen = state.step // len(parts.loaders.train), last[weights]
-    if state.best_epoch:
-        best = read(parts.checkpoints.files["best"])
-        epoch, weights = state.best_epoch, state.best_weights
-        state.model.load_state_dict(weights_by_name(best["state"])[weights])
+    if best := parts.checkpoints.read_best(state):
+        epoch, weights = best["best_epoch"], best["best_weights"]
+        state.model.load_state_dict(weights_by_name(best)[weights])
         chosen = tested(state.model)
     return {
         "chosen_epoch": epoch,
@@ -92,7 +99,7 @@ def final_test(parts: Parts) -> dict[str, Any]:
         "test_loss": chosen.loss,
         "test_accuracy": chosen.accuracy,
         "test_top5_accuracy": chosen.top5_accuracy,
-        "test_accuracy_best": chosen.accuracy if state.best_epoch else None,
+        "test_accuracy_best": chosen.accuracy if best else None,
         **{f"test_accuracy_last{suffix(name)}": figures.accuracy for name, figures in last.items()},
     }
 

@@ -1,21 +1,31 @@
 """Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
 
+import logging
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 
+class DirectoryError(Exception):
+    """The directory of a run cannot be worked in; the message is one line that says why."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of one run. As text: relative to where the user stands, if it is below."""
+    """The directory of one run. As text: relative to where the user stands, if it is below.
+
+    `words` are what the command line says, which the directory keeps for a run that goes on.
+    """
 
     path: Path
+    words: Sequence[str] = ()
 
     def __str__(self) -> str:
         relative = os.path.relpath(self.path)
@@ -36,16 +46,41 @@ class RunDirectory:
         argument = f"resume='{quoted}'"
         return f"python train.py {shlex.quote(argument)}"
 
-    def keep_overrides(self, overrides: Sequence[str]) -> None:
-        """Note what the command line now says: a later resume goes on from there."""
-        kept = [override for override in overrides if not override.lstrip("+").startswith(("resume=", "resume_force="))]
-        self.overrides.parent.mkdir(exist_ok=True)
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within, no other process may work in this directory; behind it, one in which nothing happened is gone.
+
+        The lock is the system's, which a process that is killed gives back. Raises DirectoryError.
+        """
+        from filelock import FileLock, Timeout  # takes a tenth of a second, which a wrong command need not wait for
+
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise DirectoryError(f"{self} is in use by another process") from None
+        except OSError as error:
+            raise DirectoryError(f"{self}: nothing can be written there ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
+            if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= {".hydra", ".lock"}:
+                shutil.rmtree(self.path)
+
+    def keep_words(self) -> None:
+        """Note what the command line says: a later resume goes on from there."""
+        kept = [word for word in self.words if not word.lstrip("+").startswith(("resume=", "resume_force="))]
+        self.overrides.parent.mkdir(parents=True, exist_ok=True)
         self.overrides.write_text(yaml.safe_dump(kept))
 
-    def remove_if_unused(self) -> None:
-        """Remove the directory if it holds nothing but the configuration that Hydra put there."""
-        if self.path.is_dir() and [entry.name for entry in self.path.iterdir()] == [".hydra"]:
-            shutil.rmtree(self.path)
+    def provide(self) -> None:
+        """Make the directory again if somebody has deleted it. Raises OSError."""
+        if not self.path.exists():
+            logging.getLogger("cifar").info(f"{self} was deleted: it is made again")
+        if not self.overrides.exists():
+            self.keep_words()
 
     @property
     def overrides(self) -> Path:
@@ -56,6 +91,16 @@ class RunDirectory:
     def last(self) -> Path:
         """The newest checkpoint."""
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the newest, in case something befalls that."""
+        return self.path / "checkpoints" / "previous.pt"
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest checkpoint that there is, whether or not it is sound."""
+        return next((file for file in (self.last, self.previous) if file.is_file()), None)
 
     @property
     def best(self) -> Path:

@@ -5,7 +5,7 @@ Generalization", ICLR 2021, arXiv 2010.01412, eq. 2 and algorithm 1. Adaptive: K
 Choi, "ASAM", ICML 2021, arXiv 2102.11600, eq. 11, where distances are relative to the weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,11 +40,22 @@ class SAM:
                 uphill = torch._foreach_mul(uphill, units)
             torch._foreach_add_(parameters, torch._foreach_mul(uphill, scale))
         model.zero_grad()
-        statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        restore = keep_buffers(model)
         try:
             yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, own)
-                for buffer, before in statistics:
-                    buffer.copy_(before)
+            restore()
+
+
+def keep_buffers(model: nn.Module) -> Callable[[], None]:
+    """Copy batch norm's running statistics; what is returned puts them back."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for buffer, before in kept:
+            buffer.copy_(before)
+
+    return restore

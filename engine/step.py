@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.machine import Precision
-from engine.sam import SAM
+from engine.sam import SAM, keep_buffers
 from engine.state import TrainState
 
 
@@ -19,6 +19,8 @@ class TrainStep:
     With `sam` the gradient is taken at a neighbour of the weights. Gradients longer than
     `max_grad_norm` (over all parameters) are scaled down to it, and after the update so are the
     weights that come into a channel or unit if they are longer than `max_weight_norm`; 0 leaves them.
+    With `skip_nonfinite` a batch whose loss or gradients are no numbers changes nothing but the
+    count of steps; that does wait for the device.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -27,22 +29,40 @@ class TrainStep:
     sam: SAM | None
     max_grad_norm: float
     max_weight_norm: float
+    skip_nonfinite: bool
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
-        state.totals += self.add_gradients(state, images, targets)
+        restore = keep_buffers(state.model) if self.skip_nonfinite else None
+        totals = self.add_gradients(state, images, targets)
         if self.sam:
             with self.sam.at_worst_neighbour(state.model):
                 self.add_gradients(state, images, targets)
+        if restore and not self.is_finite(state, totals):
+            restore()
+            state.skipped += 1
+        else:
+            self.update(state)
+            state.add(totals)
+        state.optimizer.zero_grad()
+        state.step += 1
+
+    def is_finite(self, state: TrainState, totals: Tensor) -> bool:
+        """Whether the loss and, but in fp16 where loss scaling sees to it, the gradients are numbers."""
+        if state.scaler.is_enabled():
+            return bool(totals[0].isfinite())
+        gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
+        return bool((torch.nn.utils.get_total_norm(gradients) + totals[0]).isfinite())
+
+    def update(self, state: TrainState) -> None:
+        """Change the weights by the gradients that lie there."""
         if self.max_grad_norm:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_grad_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        state.optimizer.zero_grad()
         if self.max_weight_norm:
             limit_weights(state.model, self.max_weight_norm)
-        state.step += 1
 
     def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""

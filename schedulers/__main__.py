@@ -64,7 +64,7 @@ def main() -> None:
             raise CommandError(f"--png {arguments.png}: the name of a PNG ends in .png")
         with initialized(arguments.config_dir):
             chosen = list(jobs(with_resumed(arguments.words, multirun=False), multirun=True))
-            configs = [check("config", job) for job in chosen]
+            configs = [with_number(check("config", job)) for job in chosen]
         curves = [curve(config, name) for config, name in zip(configs, names(chosen, configs), strict=True)]
     except MISTAKES as error:
         leave(error)
@@ -90,6 +90,13 @@ def curve(config: DictConfig, name: str) -> Curve:
             fed.observe({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
     rates[epochs] = lr * schedule(epochs)
     return Curve(f"{name} (earliest)" if fed else name, rates)
+
+
+def with_number(config: DictConfig) -> DictConfig:
+    """A batch as large as memory allows is known only to the run: here it is the one that the learning rate is for."""
+    if config.trainer.batch_size == "auto":
+        config.trainer.batch_size = config.trainer.lr_batch_size
+    return config
 
 
 def learning_rate(config: DictConfig) -> float:

@@ -92,7 +92,7 @@ def test_a_step_is_little_more_than_the_networks_forward_and_backward_and_the_up
     ours, bare = counted(sides.ours), counted(sides.bare)
     assert bare.total() > 300
     assert not bare - ours
-    assert (ours - bare).total() <= 14, ours - bare
+    assert (ours - bare).total() <= 18, ours - bare
 
 
 def test_a_batch_is_made_of_few_operators_and_none_for_each_image():

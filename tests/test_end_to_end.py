@@ -45,12 +45,13 @@ def test_train_then_evaluate(command, tmp_path):
     # What the run leaves.
     assert {path.name for path in run.iterdir()} == {
         ".hydra",
+        ".lock",
         "checkpoints",
         "metrics.jsonl",
         "result.json",
         "tensorboard",
     }
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.pt", "last.pt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.pt", "last.pt", "previous.pt"}
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in metrics] == [1, 2, 3]
     result = json.loads((run / "result.json").read_text())
@@ -179,12 +180,15 @@ def test_what_shows_only_later_is_one_line_too_and_leaves_no_directory(train, tm
     assert not directory.exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(train, caplog):
-    caplog.set_level("INFO")
+def test_a_loss_that_is_no_number_ends_the_run(train, capsys):
     with pytest.raises(SystemExit) as exit_:
         train("optimizer.lr=1e30", "scheduler=constant", "trainer.max_epochs=3")
     assert exit_.value.code == 1
-    assert re.search(r"the train loss became (nan|inf) in epoch \d, learning rate 1e\+30", caplog.text)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"the train loss became (nan|inf) in step [23] of epoch 1, learning rate 1e\+30; there is no ch", said
+    )
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from engine import lr_find
 from engine.check import CommandError, check_together
-from engine.checkpoint import require_same_settings
+from engine.settings import difference
 from engine.state import TrainState
 
 
@@ -49,7 +50,13 @@ def find(loss) -> tuple[list[float], list[float], Landscape, Batches]:
     optimizer = torch.optim.SGD(groups, lr=0.5)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    state = TrainState(model=model, optimizer=optimizer, scaler=torch.amp.GradScaler("cpu"), totals=torch.zeros(3))
+    state = TrainState(
+        model=model,
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler("cpu"),
+        totals=torch.zeros(3),
+        finite_steps=torch.tensor(0),
+    )
     landscape, batches = Landscape(loss, []), Batches()
     rates, losses = lr_find.range_test(state, batches, landscape, lr=0.5)
     return rates, losses, landscape, batches
@@ -118,7 +125,7 @@ def test_without_a_single_loss_there_is_no_suggestion(monkeypatch, caplog):
 def test_it_trains_nothing_that_is_kept(train, caplog):
     caplog.set_level("INFO")
     run = train("lr_find=true", "optimizer=adamw", "++optimizer.lr=0.5", "regularization=[]", "dataset.classes=10")
-    assert [path.name for path in run.directory.path.iterdir()] == ["lr_find.png"]
+    assert {path.name for path in run.directory.path.iterdir()} == {".lock", "lr_find.png"}
     with Image.open(run.directory.range_test) as picture:
         assert picture.width > picture.height > 500
     assert "loss by learning rate, smoothed" in caplog.text
@@ -140,12 +147,12 @@ def test_it_does_not_go_on_with_a_run():
 
 
 def test_a_run_from_before_there_was_a_range_test_can_be_resumed():
-    require_same_settings({"seed": 0}, {"seed": 0, "lr_find": False})
+    assert difference({"seed": 0}, {"seed": 0, "lr_find": False}) is None
 
 
 def test_interrupted_it_leaves_nothing(train, monkeypatch, tmp_path):
     def interrupted(*_, **__):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("engine.lr_find.range_test", interrupted)
     (tmp_path / "run" / ".hydra").mkdir(parents=True)

@@ -28,6 +28,7 @@ def fresh_state(model: nn.Module, precision: str = "fp32", lr: float = 0.1) -> T
         optimizer=torch.optim.SGD(model.parameters(), lr=lr),
         scaler=choose_precision(precision, CPU).scaler(),
         totals=torch.zeros(3),
+        finite_steps=torch.tensor(0),
     )
 
 
@@ -38,6 +39,7 @@ def train_step(
     sam=None,
     max_grad_norm: float = 0,
     max_weight_norm: float = 0,
+    skip_nonfinite: bool = False,
 ) -> TrainStep:
     """A step with only what a test is about."""
     return TrainStep(
@@ -47,6 +49,7 @@ def train_step(
         sam=sam,
         max_grad_norm=max_grad_norm,
         max_weight_norm=max_weight_norm,
+        skip_nonfinite=skip_nonfinite,
     )
 
 
@@ -92,13 +95,14 @@ def test_the_totals_are_those_of_the_batch(batch):
     step = train_step(micro_batches=3)
     step(state, images, labels)
     step(state, images[:4], labels[:4])
-    loss, accuracy, count = state.take_totals()
+    loss, accuracy, count, finite_steps = state.take_totals()
     losses = F.cross_entropy(logits, labels, reduction="none")
     hits = (logits.argmax(1) == labels).float()
-    assert count == 14
+    assert (count, finite_steps) == (14, 2)
     assert loss == pytest.approx((losses.sum() + losses[:4].sum()).item() / 14, rel=1e-5)
     assert accuracy == pytest.approx((hits.sum() + hits[:4].sum()).item() / 14)
     assert state.totals.tolist() == [0, 0, 0]
+    assert state.finite_steps == 0
 
 
 def test_long_gradients_are_clipped_and_short_ones_left(batch):

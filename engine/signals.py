@@ -1,0 +1,47 @@
+"""Signals that ask a run to stop. No torch here, so that they are heeded from the beginning."""
+
+import signal
+from types import FrameType
+
+# Ctrl-C, what kill and cluster managers send, and what SLURM sends before a job's time is up (not on Windows).
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 128 + number
+
+
+class Signals:
+    """Within this context a signal raises Interrupted at once."""
+
+    def __enter__(self) -> "Signals":
+        self._previous = {number: signal.signal(number, self._heed) for number in STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _heed(self, number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+
+class StopRequest(Signals):
+    """Within this context a signal leaves a note, which training looks at after every step; a second one raises."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            super()._heed(number, frame)
+        self.signal = number
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
