@@ -43,8 +43,6 @@ def train(config: DictConfig, run: RunDirectory) -> None:
         parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
     except build.USER_ERRORS as error:
         leave(error)
-    if config.resume:
-        run.keep_words()
 
     state, train = parts.state, parts.loaders.train
     facts = report.introduce(choices, config.seed, parts)

@@ -46,5 +46,5 @@ class EventFile:
         self.file.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the file, which it is in any case."""
         self.file.close()

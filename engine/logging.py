@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import statistics
 import time
@@ -16,20 +15,13 @@ from tqdm import tqdm
 
 from data.loader import TrainLoader
 from engine.events import EventFile
-from engine.rundir import RunDirectory
+from engine.rundir import RunDirectory, write_text
 from engine.signals import Interrupted
 from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
 
 say = logging.getLogger("cifar").info
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is never half written."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -66,6 +58,7 @@ class RunLog:
         self.events: EventFile | None = None
 
     def __enter__(self) -> "RunLog":
+        self.attempt(self.run.overrides.name, self.run.keep_words)
         self.write_metrics()
         self.write_result("running")
         self.in_tensorboard(lambda events: None)
@@ -101,15 +94,19 @@ class RunLog:
 
         def write() -> None:
             if self.events is None:
-                whole = self.run.tensorboard.name in self.refused
-                self.events = EventFile(self.run.tensorboard, step=0 if whole else len(self.records))
-                for record in self.records if whole else ():
+                # The last epoch is written again, since the end of the run may stand at the same step.
+                known = 0 if self.run.tensorboard.name in self.refused else max(len(self.records) - 1, 0)
+                self.events = EventFile(self.run.tensorboard, step=known)
+                for record in self.records[known:]:
                     add_record(self.events, record)
             add(self.events)
             self.events.flush()
 
+        was_open = self.events is not None
         if not self.attempt(self.run.tensorboard.name, write):
-            self.events = None
+            self.close_events()
+            if was_open:  # a new file may do, above all if the old one was deleted
+                self.in_tensorboard(add)
 
     def write_result(self, status: str, figures: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write result.json: the status, the facts, how far the run has come, and the figures."""
@@ -201,9 +198,9 @@ class RunLog:
 
     def close_events(self) -> None:
         """End TensorBoard's file; what follows goes into a new one."""
-        if self.events:
-            self.attempt(self.run.tensorboard.name, self.events.close)
-            self.events = None
+        events, self.events = self.events, None
+        if events:
+            self.attempt(self.run.tensorboard.name, events.close)
 
 
 def add_record(events: EventFile, record: dict[str, Any]) -> None:

@@ -17,6 +17,13 @@ class DirectoryError(Exception):
     """The directory of a run cannot be worked in; the message is one line that says why."""
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is never half written. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The directory of one run. As text: relative to where the user stands, if it is below.
@@ -70,10 +77,12 @@ class RunDirectory:
                 shutil.rmtree(self.path)
 
     def keep_words(self) -> None:
-        """Note what the command line says: a later resume goes on from there."""
+        """Note what the command line says: a later resume goes on from there. Raises OSError."""
         kept = [word for word in self.words if not word.lstrip("+").startswith(("resume=", "resume_force="))]
-        self.overrides.parent.mkdir(parents=True, exist_ok=True)
-        self.overrides.write_text(yaml.safe_dump(kept))
+        text = yaml.safe_dump(kept)
+        if not (self.overrides.exists() and self.overrides.read_text() == text):
+            self.overrides.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.overrides, text)
 
     def provide(self) -> None:
         """Make the directory again if somebody has deleted it. Raises OSError."""
