@@ -17,10 +17,9 @@ from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, learning_rate_scale, make_schedule, targets
-from engine.checkpoint import CheckpointError, Checkpoints, read_newest
+from engine.checkpoint import CheckpointError, Checkpoints, described, read_newest
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, DeviceError, Machine, Precision, choose_device, machines
-from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
 from engine.settings import leaves
@@ -276,7 +275,8 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
     With `keep_data` the data set stays in memory for the next run of this process. Raises `USER_ERRORS`.
     """
     saved, _ = read_newest(run) if config.resume else (None, None)
-    possible = possible_machines(config, saved)  # before the data are read, or even downloaded
+    with described():
+        possible = possible_machines(config, saved)  # before the data are read, or even downloaded
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
     machine, speeds = choose_machine(config, images, possible)
@@ -294,7 +294,8 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
         steps=trainer.checkpoint_every_steps,
     )
     if saved:
-        checkpoints.resume(saved, training, force=config.resume_force)
+        with described():
+            checkpoints.resume(saved, training, force=config.resume_force)
     if trainer.compile:
         # In place, so that the names of the weights stay as they are. Each shape (what is left over at the end of an
         # epoch has its own) is compiled for itself, since kernels for any shape are slower. A second forward pass in
@@ -342,13 +343,8 @@ def trained(
     A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
     checkpoint asks for code that is not this project's, or does not describe what it holds.
     """
-    try:
+    with described():
         return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root, tta=tta)
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
-        raise CheckpointError(f"the checkpoint does not describe what it holds: {reason}") from error
 
 
 def rebuild(

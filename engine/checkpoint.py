@@ -5,12 +5,15 @@ import pickle
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from engine.logging import say
+from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
 from engine.settings import difference
 from engine.state import TrainState
@@ -184,6 +187,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         # What torch.save writes is a zip archive with a checksum for each of its members, which torch.load ignores.
         with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
             damaged = archive.testzip()
         content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -195,7 +200,30 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of this program")
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
+    with described():
+        if "model" in content["state"]:
+            content["state"]["model"] = without_wrappers(content["state"]["model"])
     return content
+
+
+@contextmanager
+def described() -> Iterator[None]:
+    """Within, a checkpoint that does not hold what it should raises CheckpointError, whatever comes of it."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:150]
+        raise CheckpointError(f"the checkpoint does not describe what it holds: {reason}") from error
+
+
+def without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights by the network's own names, where torch's DataParallel or compiler had wrapped it."""
+    for prefix in ("module.", "_orig_mod."):
+        if weights and all(name.startswith(prefix) for name in weights):
+            return without_wrappers({name.removeprefix(prefix): value for name, value in weights.items()})
+    return weights
 
 
 def require_same_weights(saved: dict[str, Any], state: TrainState) -> None:

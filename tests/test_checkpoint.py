@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from engine.settings import difference
 
 
 def test_what_is_written_is_read(tmp_path):
-    write(tmp_path / "a" / "last.pt", {"tensor": torch.arange(3), "config": {"a": [1, None, "x"]}})
+    write(tmp_path / "a" / "last.pt", {"state": {}, "tensor": torch.arange(3), "config": {"a": [1, None, "x"]}})
     content = read(tmp_path / "a" / "last.pt")
     assert content["tensor"].tolist() == [0, 1, 2]
     assert content["config"] == {"a": [1, None, "x"]}
@@ -22,15 +24,37 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "last.pt"
-    write(file, {"step": 1})
+    write(file, {"state": {"step": 1}})
 
     def full(*_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write(file, {"step": 2})
-    assert read(file)["step"] == 1
+        write(file, {"state": {"step": 2}})
+    assert read(file)["state"]["step"] == 1
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_of_a_wrapped_network_are_read_as_its_own(train, prefix):
+    run = train("trainer.max_epochs=1")
+    content = run.checkpoint()
+    plain = content["state"]["model"]
+    content["state"]["model"] = {f"{prefix}{name}": value for name, value in plain.items()}
+    write(run.directory.last, content)
+    assert list(read(run.directory.last)["state"]["model"]) == list(plain)
+    found = build.trained(read(run.directory.last), weights=None, device="cpu", eval_batch_size=None, root=None)
+    assert all(torch.equal(value, plain[name]) for name, value in found.model.state_dict().items())
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    """It could be a bomb: a gigabyte of zeros in a megabyte."""
+    with zipfile.ZipFile(tmp_path / "last.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 30))
+    begun = time.perf_counter()
+    with pytest.raises(CheckpointError, match="it is compressed, and might unpack to anything"):
+        read(tmp_path / "last.pt")
+    assert time.perf_counter() - begun < 1
 
 
 class Bomb:
