@@ -1,5 +1,6 @@
 """What surrounds a run: random numbers, and a record of what was used."""
 
+import os
 import platform
 import random
 import subprocess
@@ -13,6 +14,8 @@ import torch
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
     """Seed all global generators; with `deterministic`, let torch refuse algorithms that do not repeat bit by bit."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS does not repeat
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

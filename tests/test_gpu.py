@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import composed, option_names
 from test_options import tiny_splits
+from test_resume import figures, interrupt_after, same
 
 from engine import build
 from engine.evaluate import evaluate
@@ -87,3 +88,16 @@ def test_a_run_on_the_gpu_and_its_evaluation_on_the_processor(train):
     found = build.trained(run.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None)
     figures = evaluate(found.model, found.test, precision=found.precision)
     assert figures.accuracy == pytest.approx(run.result["test_accuracy_last"], abs=0.05)  # of 100 images
+
+
+def test_a_deterministic_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(train, monkeypatch, tmp_path):
+    settings = ("trainer.device=cuda", "trainer.deterministic=true", "regularization=[dropout,mixup,ema,sam]")
+    undisturbed, directory = train(*settings), tmp_path / "resumed"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(SystemExit):
+            train(*settings, directory=directory)
+    resumed = train(*settings, f"resume={directory}", directory=directory)
+    weights = [run.checkpoint()["state"]["model"] for run in (undisturbed, resumed)]
+    assert same(*weights)
+    assert figures(resumed.metrics) == figures(undisturbed.metrics)
