@@ -359,7 +359,7 @@ def check_targets(config: DictConfig) -> None:
 def check_model(config: DictConfig) -> None:
     """Refuse lists that do not fit together, and a regularizer that the chosen network has no place for."""
     for names, part in ((("widths", "depths"), "stage"), (("kernels", "dilations"), "branch")):
-        lists = {name: config.model[name] for name in names if name in config.model}
+        lists = {name: config.model[name] for name in names if OmegaConf.is_list(OmegaConf.select(config.model, name))}
         if len({len(entries) for entries in lists.values()}) > 1:
             given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in lists.items())
             raise CommandError(f"{given}: there must be one entry a {part}")
@@ -421,20 +421,20 @@ def check_data(config: DictConfig) -> int | None:
         )
     if classes and dataset.train_limit and dataset.train_limit < classes:
         raise CommandError(f"dataset.train_limit={dataset.train_limit}: fewer images than classes, which are {classes}")
-    if side and "cutout" in config.augmentation and config.augmentation.cutout.length > side:
-        given = config.augmentation.cutout.length
-        raise CommandError(f"regularization.cutout.length={given}: longer than the images, which have {side} pixels")
+    hidden = OmegaConf.select(config, "regularization.cutout.length")
+    if side and hidden and "cutout" in config.augmentation and hidden > side:
+        raise CommandError(f"regularization.cutout.length={hidden}: longer than the images, which have {side} pixels")
     return size
 
 
 def known_of(dataset: DictConfig) -> dict[str, int]:
     """What a dataset group tells of its images before they are read: any of train_size, classes and image_size."""
     names = ("train_size", "classes", "image_size")
-    known = {name: dataset[name] for name in names if name in dataset}
+    known = {name: dataset[name] for name in names if name in dataset and isinstance(dataset[name], int)}
     if dataset._target_ == "data.cifar.cifar10":
         known = {"train_size": 50_000, "classes": 10, "image_size": 32}
     if dataset._target_ == "data.cifar.cifar100":
-        known = {"train_size": 50_000, "classes": {"fine": 100, "coarse": 20}[dataset.labels], "image_size": 32}
+        known = {"train_size": 50_000, "classes": 20 if dataset.labels == "coarse" else 100, "image_size": 32}
     return known
 
 

@@ -491,6 +491,21 @@ def test_a_mistake_in_a_file_of_ones_own(group, text, said, monkeypatch, capsys,
     assert [path.name for path in tmp_path.iterdir()] == ["own"], "the tag has run"
 
 
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("model", "_target_: torch.nn.Identity\nwidths: 64\ndepths: [1, 2]\n"),
+        ("dataset", "_target_: torch.nn.Identity\nclasses: [cat, dog]\ntrain_size: auto\nimage_size: [32, 48]\n"),
+        ("regularization", "# @package _global_\nregularization: {mine: {side: 3}}\naugmentation: {cutout: 3}\n"),
+    ],
+)
+def test_a_key_of_ones_own_may_be_named_like_another(group, text, monkeypatch, tmp_path):
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), f"{group}=mine"])
+    command_module.command_line("config")
+
+
 @pytest.mark.parametrize("file", ["model/resnet20.yaml", "config.yaml"])
 def test_a_file_of_ones_own_that_would_never_be_read(file, monkeypatch, capsys, tmp_path):
     (tmp_path / file).parent.mkdir(exist_ok=True)
