@@ -1,6 +1,7 @@
 """From a checked configuration to the objects that train: the last place that knows OmegaConf and Hydra."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +43,8 @@ def instantiate(node: Any, **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError):
             raise CommandError(f"{node['_target_']}: {error.__cause__}") from None
+        if re.match("Error (loading|locating)", str(error)):
+            raise CommandError(str(error)) from None
         raise error.__cause__ or error from None
 
 

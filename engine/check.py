@@ -3,26 +3,33 @@
 import ast
 import difflib
 import math
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from engine.rundir import RunDirectory
 from engine.schema import Key, read_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
 ABSENT = object()
 
 
@@ -30,96 +37,149 @@ class CommandError(Exception):
     """A mistake on the command line; the message is one line that names it."""
 
 
-def check(config_name: str, overrides: Sequence[Override]) -> DictConfig:
+def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = True) -> DictConfig:
     """The configuration of one job, with Hydra's own part. Hydra must have been initialised.
 
-    Raises CommandError for the first thing that is wrong with it.
+    One that is only looked at (not `to_run`) may lack values that must be given. Raises CommandError
+    for the first thing that is wrong.
     """
     lines = [str(override.input_line) for override in overrides]
+    groups = groups_of(config_name)
     for override in overrides:
-        check_options(override)
+        check_options(override, groups)
     found = list(keys_of_files(config_name, lines))
     keys = known_keys(found)
     for override in overrides:
-        check_name(override, keys)
+        if override.key_or_group not in groups:
+            check_name(override, overrides, keys, groups)
     check_recipe(overrides, found, keys)
-    config = compose(config_name, overrides=lines, return_hydra_config=True)
-    check_values(config, keys)
-    if config_name == "evaluate":
-        find_checkpoint(config.checkpoint)
-    else:
+    with composing():
+        config = compose(config_name, overrides=lines, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # for references to it, ${hydra:...}
+    missing = check_values(config, keys, overrides)
+    if missing and to_run:
+        raise CommandError(f"{missing} must be given: {keys[missing].description}")
+    if config_name == "config":
+        check_regularizers(config, found)
+        check_targets(config)
         check_model(config)
         check_together(config)
+    elif to_run:
+        find_checkpoint(config.checkpoint)
     return config
 
 
 # Names
 
 
-def check_options(override: Override) -> None:
+def groups_of(config_name: str) -> list[str]:
+    """The groups of which an option can be chosen."""
+    own = sorted(directory.name for directory in CONF.iterdir() if directory.is_dir())
+    return [*own, *PLUGINS] if config_name == "config" else ["tta"]
+
+
+def check_options(override: Override, groups: Sequence[str]) -> None:
     """Refuse an option that its group does not have, and a run without one."""
     loader = GlobalHydra.instance().config_loader()
-    group, chosen = override.key_or_group, override.value()
-    if group not in loader.list_groups(""):
+    group, chosen, line = override.key_or_group, override.value(), override.input_line
+    if group not in groups:
+        if "/" in group or group in loader.list_groups("") or override.package is not None:
+            raise CommandError(f"{line}: there is no group {group}{did_you_mean(group, groups)}")
         return
-    if group == "attention" and not (override.is_add() and str(override.package).startswith("model.")):
-        raise CommandError(f"{override.input_line}: attention goes into a network: +attention@model.block_attention=se")
-    if group != "attention" and override.package:
-        raise CommandError(f"{override.input_line}: this group has one place, {group}=...")
-    if override.is_delete():
-        raise CommandError(f"~{group}: a run cannot be without; for no regularization: regularization=[]")
+    if group == "attention" and not (
+        override.is_add() and re.fullmatch(r"model\.[a-z]\w*_attention", str(override.package))
+    ):
+        raise CommandError(f"{line}: attention goes into a network: +attention@model.block_attention=se")
+    if group != "attention" and (override.package is not None or override.is_add() or override.is_force_add()):
+        raise CommandError(f"{line}: this group has one place, {group}=...")
+    if group == "recipe" and (override.is_delete() or chosen is None):
+        raise CommandError(f"{line}: a run is without a recipe where none is named; leave this out")
+    if override.is_delete() or chosen is None or (group == "regularization" and chosen in ("none", "null")):
+        hint = "for no regularization: regularization=[]" if group == "regularization" else f"{group}=... chooses one"
+        raise CommandError(f"{line}: a run cannot be without; {hint}")
     if isinstance(chosen, list) and group != "regularization":
-        raise CommandError(f"{override.input_line}: {group} takes one option")
-    if chosen is None and group == "recipe":
-        return
-    if chosen is None or (group == "regularization" and chosen in ("none", "null")):
-        raise CommandError(f"{override.input_line}: a run cannot be without; for no regularization: regularization=[]")
+        raise CommandError(f"{line}: {group} takes one option")
     options = loader.get_group_options(group)
     for option in chosen if isinstance(chosen, list) else [chosen]:
         if str(option) not in options:
-            hint = did_you_mean(str(option), options)
-            where = "python -m engine.recipes" if group == "recipe" else "--help"
-            raise CommandError(f"{group}={option}: no such option{hint}; {where} lists them all")
+            where = "python -m engine.recipes lists them all" if group == "recipe" else "--help lists them all"
+            where = f"installed are {', '.join(options)}" if group in PLUGINS else where
+            hint = did_you_mean(as_typed(option), options)
+            raise CommandError(f"{group}={as_typed(option)}: no such option{hint}; {where}")
 
 
-def check_name(override: Override, keys: dict[str, Key | None]) -> None:
+def check_name(
+    override: Override, overrides: Sequence[Override], keys: dict[str, Key | None], groups: Sequence[str]
+) -> None:
     """Refuse a key that no chosen file has, also where it is to be added, and one that only follows another."""
-    loader = GlobalHydra.instance().config_loader()
-    name = override.key_or_group
-    if name.startswith("hydra.") or "/" in name or name in loader.list_groups(""):
-        return
-    if name.endswith("_target_"):
-        raise CommandError(
-            f"{override.input_line}: what is built is named in conf/ alone; choose an option of the group"
-        )
+    name, value, line = override.key_or_group, override.value(), override.input_line
+    names_code = any(part.startswith("_") for part in name.split("."))
+    if names_code or (isinstance(value, (dict, list)) and "_target_" in str(value)):
+        raise CommandError(f"{line}: what is built is named in conf/ alone; choose an option of the group")
+    if name.startswith("hydra."):
+        return check_hydra_name(override, overrides, keys)
+    if name not in keys:
+        raise CommandError(f"{name}: {unknown(name, keys, groups)}")
     if override.is_delete() and not re.fullmatch(r"augmentation\.\w+", name):
         raise CommandError(f"~{name}: a run cannot be without")
-    if name not in keys:
-        regularizers = loader.get_group_options("regularization")
-        group, *rest = name.split(".")
-        if group == "regularization" and rest[0] in regularizers and f"regularization.{rest[0]}" not in keys:
-            raise CommandError(f"{name}: {rest[0]} is not among the regularizers: regularization=[...,{rest[0]}]")
-        last = name.rpartition(".")[2]
-        likely = [key for key in keys if key.endswith(f".{last}")]
-        if last in regularizers:
-            likely.insert(0, f"regularization=[{last}]")
-        raise CommandError(f"{name}: no such key{did_you_mean(name, keys, first=likely)}")
     key = keys[name]
-    if key is None and not override.is_delete() and not isinstance(override.value(), dict):
-        raise CommandError(f"{override.input_line}: {name} has keys of its own, set those ({name}.KEY=...)")
+    if key is None and not override.is_delete():
+        raise CommandError(f"{line}: {name} has keys of its own, set those ({name}.KEY=...)")
     if key is not None and key.follows:
-        raise CommandError(f"{override.input_line}: this follows {key.follows}, set that")
+        raise CommandError(f"{line}: this follows {key.follows}, set that")
+
+
+def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
+    """What to say of a key that there is not."""
+    regularizers = GlobalHydra.instance().config_loader().get_group_options("regularization")
+    group, *rest = name.split(".")
+    if group == "regularization" and rest and rest[0] in regularizers and f"regularization.{rest[0]}" not in keys:
+        return f"{rest[0]} is not among the regularizers: regularization=[...,{rest[0]}]"
+    parent, _, last = name.rpartition(".")
+    settable = [key for key in keys if not any(part.startswith("_") for part in key.split("."))]
+    likely = [key for key in settable if key.endswith(f".{last}")]
+    if last in regularizers:
+        likely.insert(0, f"regularization=[{last}]")
+    hint = did_you_mean(name, settable if parent else [*settable, *groups], first=likely)
+    beside = [key.rpartition(".")[2] for key in settable if parent and key.rpartition(".")[0] == parent]
+    if beside and not hint:
+        hint = f"; {parent} has {', '.join(beside)}"
+    return f"no such key{hint}"
+
+
+def check_hydra_name(override: Override, overrides: Sequence[Override], keys: dict[str, Key | None]) -> None:
+    """Refuse those of Hydra's own keys that conf/ does not offer: they would replace what a run is made of.
+
+    An installed launcher or sweeper has keys that only Hydra knows.
+    """
+    name, line = override.key_or_group, override.input_line
+    changes = not (override.is_add() or override.is_force_add() or override.is_delete())
+    offered = [key for key, what in keys.items() if key.startswith("hydra.") and what and what.form]
+    plugin = next((group for group in PLUGINS if name.startswith(f"{group.replace('/', '.')}.")), None)
+    if plugin:
+        chosen = next((other.value() for other in overrides if other.key_or_group == plugin), "basic")
+        if chosen == "basic":
+            raise CommandError(f"{line}: {plugin}=basic has nothing to set")
+    elif name not in offered:
+        hint = did_you_mean(name, offered) or f"; of those of Hydra there are {', '.join(offered)}"
+        raise CommandError(f"{name}: no such key{hint}")
+    if not changes:
+        raise CommandError(f"{line}: a key of Hydra's is set by {name}=...")
 
 
 def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> str:
     """The nearest known words as a question that goes behind a message, or nothing."""
+    typed = word.lower()
 
     def same_beginning(candidate: str) -> int:
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(word, candidate, strict=False))))
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(typed, candidate.lower(), strict=False))))
 
-    near = difflib.get_close_matches(word, known, n=5, cutoff=0.75)
-    near = list(dict.fromkeys([*first, *sorted(near, key=same_beginning, reverse=True)]))[:2]
-    return f", did you mean {' or '.join(near)}?" if near else ""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = [by_lower[found] for found in difflib.get_close_matches(typed, by_lower, n=5, cutoff=0.75)]
+    near = list(dict.fromkeys([*first, *sorted(near, key=same_beginning, reverse=True)]))
+    if not near and len(typed) >= 3:  # part of a word
+        near = sorted((by_lower[found] for found in by_lower if typed in found), key=len)
+    return f", did you mean {' or '.join(near[:2])}?" if near else ""
 
 
 def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str, str, Key | None]]:
@@ -129,13 +189,40 @@ def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str,
     """
     loader = GlobalHydra.instance().config_loader()
     directories = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
-    for default in loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults:
+    with composing():
+        defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
+    for default in defaults:
         files = [directory / f"{default.config_path}.yaml" for directory in directories]
-        text = next((file.read_text() for file in files if file.is_file()), "{}")  # Hydra's own are no files
+        files = [file for file in files if file.is_file()]  # Hydra's own are no files
+        if len(files) > 1:
+            raise CommandError(f"{files[1]}: conf/ has a file of that name, choose another")
         package = [part for part in (default.package or "").split(".") if part not in ("", "_global_")]
-        for path, key in read_keys(text):
+        for path, key in keys_of_file(files[0]) if files else ():
             if path != ("defaults",):
                 yield default.config_path, ".".join([*package, *path]), key
+
+
+def keys_of_file(file: Path) -> list[tuple[tuple[str, ...], Key | None]]:
+    """The keys of a file. Raises CommandError, which names it, for one that cannot be read or holds no keys."""
+    try:
+        return keys_of_text(file.read_text())
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise CommandError(f"{file}: {error}") from None
+
+
+@cache
+def keys_of_text(text: str) -> list[tuple[tuple[str, ...], Key | None]]:
+    """The keys of a file's text; the jobs of a sweep have most files in common."""
+    return list(read_keys(text))
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Whatever Hydra raises at what it did not expect, as a CommandError."""
+    try:
+        yield
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommandError(f"this cannot be composed: {error}") from error
 
 
 def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
@@ -145,7 +232,7 @@ def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | 
     """
     keys: dict[str, Key | None] = {}
     for file, name, key in found:
-        inherited = name in keys and key is not None and not key.form
+        inherited = name in keys and key is not None and not key.form and not key.follows
         if not inherited and not file.startswith("recipe/"):
             keys[name] = key
     return keys
@@ -165,6 +252,8 @@ def check_recipe(
         if name in given or (group == "regularization" and f"{group}.{below[0]}" not in keys):
             continue
         if name not in keys:
+            if group == "recipe":
+                raise CommandError(f"{given[group]}: its file must begin with '# @package _global_'")
             because = f" with {given[group]}" if group in given else ""
             raise CommandError(f"{given['recipe']}: it sets {name}, but there is no such key{because}")
         if group in given and group != "regularization" and name not in of_any_option:
@@ -174,27 +263,48 @@ def check_recipe(
 # Values
 
 
-def check_values(config: DictConfig, keys: dict[str, Key | None]) -> None:
-    """Hold each value to what the comment beside its key says."""
+def check_values(config: DictConfig, keys: dict[str, Key | None], overrides: Sequence[Override]) -> str | None:
+    """Hold each value to what the comment beside its key says; the first key that must be given and is not, or None."""
+    typed = {override.key_or_group: override.input_line for override in overrides}
+    missing = None
     for name, key in keys.items():
-        if key is None or name.startswith("hydra."):
+        if name.startswith("hydra.") and not (key and key.form):
             continue
         try:
             value = OmegaConf.select(config, name, default=ABSENT, throw_on_missing=True)
+            if key and OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True)
         except MissingMandatoryValue:
-            raise CommandError(f"{name} must be given: {key.description}") from None
-        if OmegaConf.is_config(value):
-            value = OmegaConf.to_container(value, resolve=True)
-        if value is not ABSENT and (mistake := key.mistake(value)):
-            raise CommandError(f"{name}={as_typed(value)}: {mistake}")
+            missing = missing or name
+            continue
+        except (OmegaConfBaseException, RecursionError) as error:
+            if isinstance(error, InterpolationToMissingValueError) and "hydra" in str(error):
+                continue  # Hydra knows the number of a job, and the like, only later
+            reason = str(error).splitlines()[0]
+            raise CommandError(f"{typed.get(name, name)}: the reference leads nowhere ({reason})") from None
+        if key is None and value is not ABSENT and not OmegaConf.is_dict(value):
+            raise CommandError(f"{name}={as_typed(value)}: {name} has keys of its own")
+        if key and value is not ABSENT and (mistake := key.mistake(value, partial(beside, config, name))):
+            whence = "" if name in typed or not key.description else f" ({key.description})"
+            raise CommandError(f"{name}={as_typed(value)}: {mistake}{whence}")
+    return missing
+
+
+def beside(config: DictConfig, name: str, other: str) -> Any:
+    """The value of another key that the comment of key `name` speaks of, by its last or its whole name, or None."""
+    return OmegaConf.select(config, other if "." in other else f"{name.rpartition('.')[0]}.{other}", default=None)
 
 
 def as_typed(value: Any) -> str:
     """A plain value as it is written on the command line."""
     if isinstance(value, list):
         return f"[{','.join(as_typed(member) for member in value)}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{as_typed(member)}' for key, member in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and re.fullmatch(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
+        return f"'{value}'"  # text that looks like something else
     return str(value)
 
 
@@ -203,7 +313,7 @@ def find_checkpoint(path: str) -> Path:
 
     Raises CommandError where there is none.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.is_dir():
         run = RunDirectory(file)
         file = run.best if run.best.is_file() else run.last
@@ -222,12 +332,37 @@ def require_checkpoint(file: Path) -> None:
 # Combinations
 
 
+def check_regularizers(config: DictConfig, found: Iterable[tuple[str, str, Key | None]]) -> None:
+    """Refuse a regularizer whose file does not set a key of its name, by which all is handed on."""
+    for option in {file.partition("/")[2] for file, _, _ in found if file.startswith("regularization/")}:
+        if option not in config.regularization:
+            name = f"regularization.{option}"
+            raise CommandError(f"regularization={option}: its file, in the package _global_, must set {name}")
+
+
+def check_targets(config: DictConfig) -> None:
+    """Refuse an option whose file does not say what is built, or names code that there is not."""
+    for place, option in config.hydra.runtime.choices.items():
+        group, _, package = place.partition("@")
+        if group not in ("model", "attention", "optimizer", "scheduler", "dataset", "tta"):
+            continue
+        target = OmegaConf.select(config, f"{package or group}._target_")
+        if target is None:
+            raise CommandError(f"{place}={option}: its file has no _target_, which says what is built")
+        top, module, name = (str(target).partition(".")[0], *str(target).rpartition(".")[::2])
+        is_own = (ROOT / top).is_dir() and top
+        defined = any(getattr(node, "name", None) == name for node in definitions(module))
+        if not module or (is_own and not defined) or (not is_own and not find_spec(top)):
+            raise CommandError(f"{place}={option}: there is no {target}")
+
+
 def check_model(config: DictConfig) -> None:
-    """Refuse stages that do not fit together, and a regularizer that the chosen network has no place for."""
-    stages = {name: config.model[name] for name in ("widths", "depths") if name in config.model}
-    if len({len(entries) for entries in stages.values()}) > 1 or any(not entries for entries in stages.values()):
-        given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in stages.items())
-        raise CommandError(f"{given}: there must be one entry a stage")
+    """Refuse lists that do not fit together, and a regularizer that the chosen network has no place for."""
+    for names, part in ((("widths", "depths"), "stage"), (("kernels", "dilations"), "branch")):
+        lists = {name: config.model[name] for name in names if OmegaConf.is_list(OmegaConf.select(config.model, name))}
+        if len({len(entries) for entries in lists.values()}) > 1:
+            given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in lists.items())
+            raise CommandError(f"{given}: there must be one entry a {part}")
     arguments = constructor_arguments(config.model._target_)
     for name, value in OmegaConf.to_container(config.model, resolve=False).items():
         if arguments is None or name in arguments or name == "_target_":
@@ -240,15 +375,19 @@ def check_model(config: DictConfig) -> None:
 def constructor_arguments(target: str) -> set[str] | None:
     """The arguments of one of the project's classes, read from its source without importing it, or None."""
     module, _, name = target.rpartition(".")
-    file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    if not file.is_file():
-        return None
-    for node in ast.parse(file.read_text()).body:
+    for node in definitions(module):
         if isinstance(node, ast.ClassDef) and node.name == name:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     return {argument.arg for argument in [*method.args.args, *method.args.kwonlyargs]}
     return None
+
+
+def definitions(module: str) -> list[ast.stmt]:
+    """What stands in one of the project's modules, read without importing it; nothing for other modules."""
+    place = ROOT.joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(file.read_text()).body if file.is_file() else []
 
 
 def targets(package: str) -> frozenset[str]:
@@ -259,21 +398,60 @@ def targets(package: str) -> frozenset[str]:
 
 def check_together(config: DictConfig) -> None:
     """Refuse what is impossible only in combination."""
-    trainer = config.trainer
-    if trainer.batch_size == "auto":
-        if trainer.micro_batches > 1:
-            raise CommandError(
-                "trainer.batch_size=auto: a batch that fits need not be computed in parts, micro_batches=1"
-            )
-    elif trainer.micro_batches > trainer.batch_size:
-        raise CommandError(
-            f"trainer.micro_batches={trainer.micro_batches}: more parts than trainer.batch_size={trainer.batch_size}"
-        )
+    trainer, optimizer = config.trainer, config.optimizer
+    if trainer.batch_size == "auto" and trainer.micro_batches > 1:
+        raise CommandError("trainer.batch_size=auto: a batch that fits need not be computed in parts, micro_batches=1")
     if trainer.compile and "checkpointing" in config.model and config.model.checkpointing:
         raise CommandError("trainer.compile=true: not with model.checkpointing=true, set that to false")
+    if trainer.device in {"tf32": ("cpu", "mps"), "fp16": ("cpu",)}.get(trainer.precision, ()):
+        raise CommandError(f"trainer.precision={trainer.precision}: not with trainer.device={trainer.device}")
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
-    make_schedule(config)
+    if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:
+        raise CommandError("optimizer.nesterov=true: without momentum (optimizer.momentum=0) there is nothing ahead")
+    size = check_data(config)
+    known = size and trainer.batch_size != "auto"
+    make_schedule(config, steps_per_epoch=steps_per_epoch(config, size) if known else math.inf)
+
+
+def check_data(config: DictConfig) -> int | None:
+    """Refuse what does not go with the size of the data set, as far as that is known: its number of training images."""
+    dataset, known = config.dataset, known_of(config.dataset)
+    size, classes, side = (known.get(name) for name in ("train_size", "classes", "image_size"))
+    if size and classes and held_out(config, size) + classes > size:
+        raise CommandError(
+            f"dataset.val_size={dataset.val_size}: leaves too few of {size:,} training images for {classes} classes"
+        )
+    if classes and dataset.train_limit and dataset.train_limit < classes:
+        raise CommandError(f"dataset.train_limit={dataset.train_limit}: fewer images than classes, which are {classes}")
+    hidden = OmegaConf.select(config, "regularization.cutout.length")
+    if side and hidden and "cutout" in config.augmentation and hidden > side:
+        raise CommandError(f"regularization.cutout.length={hidden}: longer than the images, which have {side} pixels")
+    return size
+
+
+def known_of(dataset: DictConfig) -> dict[str, int]:
+    """What a dataset group tells of its images before they are read: any of train_size, classes and image_size."""
+    names = ("train_size", "classes", "image_size")
+    known = {name: dataset[name] for name in names if name in dataset and isinstance(dataset[name], int)}
+    if dataset._target_ == "data.cifar.cifar10":
+        known = {"train_size": 50_000, "classes": 10, "image_size": 32}
+    if dataset._target_ == "data.cifar.cifar100":
+        known = {"train_size": 50_000, "classes": 20 if dataset.labels == "coarse" else 100, "image_size": 32}
+    return known
+
+
+def held_out(config: DictConfig, size: int) -> int:
+    """How many of `size` training images are held out for validation."""
+    share = config.dataset.val_size
+    return int(share) if share >= 1 else round(share * size)
+
+
+def steps_per_epoch(config: DictConfig, size: int) -> int:
+    """Optimizer steps in an epoch where the data set has `size` training images."""
+    images = size - held_out(config, size)
+    whole, rest = divmod(min(images, config.dataset.train_limit or images), config.trainer.batch_size)
+    return whole + (rest > 1 or whole == 0)
 
 
 def learning_rate_scale(config: DictConfig) -> float:
@@ -292,19 +470,21 @@ def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> A
 
     options, max_epochs = OmegaConf.to_container(config.scheduler, resolve=True), config.trainer.max_epochs
     warmup = {name: options.pop(f"warmup_{name}") for name in ("epochs", "steps", "shape", "first")}
-    given = "warmup_epochs"
     if (steps := warmup.pop("steps")) is not None:
         if warmup["epochs"]:
             raise CommandError("scheduler.warmup_steps and scheduler.warmup_epochs: only one of them can be given")
-        given, warmup["epochs"] = "warmup_steps", steps / steps_per_epoch
-    if warmup["epochs"] >= max_epochs:
-        raise CommandError(
-            f"scheduler.{given}={config.scheduler[given]:g}: not shorter than trainer.max_epochs={max_epochs}"
-        )
+        warmup["epochs"] = steps / steps_per_epoch
+        if warmup["epochs"] >= max_epochs:
+            raise CommandError(
+                f"scheduler.warmup_steps={steps}: not shorter than trainer.max_epochs={max_epochs}, "
+                f"each of {steps_per_epoch} steps"
+            )
     try:
         schedule = instantiate(options, start=warmup["epochs"], end=max_epochs, _convert_="all")
         return Warmup(schedule=schedule, **warmup) if steps or warmup["epochs"] else schedule
     except InstantiationException as error:
-        raise CommandError(f"scheduler={options['_target_'].split('.')[1]}: {error.__cause__}") from None
+        reason = str(error.__cause__ or error)
+        is_of_a_key = re.match(r"\w+=", reason)
+        raise CommandError(f"scheduler.{reason}" if is_of_a_key else f"{options['_target_']}: {reason}") from None
     except ValueError as error:
         raise CommandError(f"scheduler.warmup_shape={warmup['shape']}: {error}") from None

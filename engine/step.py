@@ -15,7 +15,8 @@ from engine.state import TrainState
 class TrainStep:
     """Forward, backward and update on one batch, without waiting for the device.
 
-    The batch is computed in `micro_batches` parts whose gradients add up to that of the whole.
+    The batch is computed in `micro_batches` parts whose gradients add up to that of the whole; in fewer
+    where a part would have a single image, since batch normalisation over one value has no meaning.
     With `sam` the gradient is taken at a neighbour of the weights. Gradients longer than
     `max_grad_norm` (over all parameters) are scaled down to it, and after the update so are the
     weights that come into a channel or unit if they are longer than `max_weight_norm`; 0 leaves them.
@@ -67,7 +68,8 @@ class TrainStep:
     def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""
         totals = torch.zeros_like(state.totals)
-        for part, part_targets in zip(images.chunk(self.micro_batches), targets.chunk(self.micro_batches), strict=True):
+        parts = max(min(self.micro_batches, len(images) // 2), 1)
+        for part, part_targets in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             with self.precision.autocast():
                 logits, *auxiliary = as_tuple(state.model(part))
                 loss = self.loss(logits, part_targets)

@@ -88,7 +88,7 @@ class DenseNet(nn.Module):
                 stage.append(DenseLayer(channels, growth_rate, dropout))
                 channels += growth_rate
             if index < len(depths) - 1:
-                out_channels = int(compression * channels)
+                out_channels = max(int(compression * channels), 1)
                 stage.append(Transition(channels, out_channels))
                 channels = out_channels
             self.stages.append(stage)

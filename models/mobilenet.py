@@ -60,11 +60,11 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, width: float, dropout: float = 0.0):
         super().__init__()
-        channels = int(32 * width)
+        channels = max(int(32 * width), 1)
         self.stem = unit(in_channels, channels, 3, 1, nn.ReLU)
         self.stages = nn.Sequential()
         for base, depth in ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2)):
-            stage, out_channels = nn.Sequential(), int(base * width)
+            stage, out_channels = nn.Sequential(), max(int(base * width), 1)
             for position in range(depth):
                 stride = 2 if position == 0 and base > 64 else 1
                 stage.append(unit(channels, channels, 3, stride, nn.ReLU, depthwise=True))

@@ -16,8 +16,16 @@ from omegaconf import DictConfig
 
 from engine import plot
 from engine.chart import Axis, chart, printable, shortened, side_by_side
-from engine.check import CONF, CommandError, check, learning_rate_scale, make_schedule
-from engine.command import MISTAKES, initialized, jobs, leave, register_resolvers, with_resumed
+from engine.check import (
+    CONF,
+    CommandError,
+    check,
+    known_of,
+    learning_rate_scale,
+    make_schedule,
+    steps_per_epoch,
+)
+from engine.command import MISTAKES, initialized, jobs, leave, refuse_flag, register_resolvers, with_resumed
 from schedulers import fed_part
 
 HELP = """\
@@ -57,9 +65,10 @@ def main() -> None:
     )
     parser.add_argument("--config-dir", metavar="DIR", help="a directory with options of your own, as for train.py")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # several values need no flag
-    arguments = parser.parse_args()
+    parser.error = refuse_flag
     register_resolvers()
     try:
+        arguments = parser.parse_intermixed_args()
         if arguments.png.suffix != ".png":
             raise CommandError(f"--png {arguments.png}: the name of a PNG ends in .png")
         with initialized(arguments.config_dir):
@@ -80,7 +89,7 @@ def main() -> None:
 
 def curve(config: DictConfig, name: str) -> Curve:
     """The learning rate over a run; of a schedule that is fed, as it would fall if nothing ever improved."""
-    schedule, lr = make_schedule(config, steps_per_epoch=steps_per_epoch(config)), learning_rate(config)
+    schedule, lr = make_schedule(config, steps_per_epoch=steps_of(config)), learning_rate(config)
     fed, epochs, rates = fed_part(schedule), config.trainer.max_epochs, {}
     parts = math.ceil(POINTS / epochs)
     for epoch in range(epochs):
@@ -104,12 +113,9 @@ def learning_rate(config: DictConfig) -> float:
     return learning_rate_scale(config) * config.optimizer.lr
 
 
-def steps_per_epoch(config: DictConfig) -> int:
-    """As many as it is on CIFAR, unless the data set says its size: without reading the data no more is known."""
-    data = config.dataset
-    images = data.train_size if "train_size" in data else 50_000
-    images -= data.val_size if data.val_size >= 1 else round(data.val_size * images)
-    return max(math.ceil(min(images, data.train_limit or images) / config.trainer.batch_size), 1)
+def steps_of(config: DictConfig) -> int:
+    """The steps of an epoch; as many as on CIFAR where only the data tell how many they are."""
+    return steps_per_epoch(config, known_of(config.dataset).get("train_size", 50_000))
 
 
 # Words
@@ -156,7 +162,7 @@ def notes(configs: Sequence[DictConfig]) -> list[str]:
     found = []
     if any(fed_part(make_schedule(config)) for config in configs):
         found.append("(earliest): drawn as if no epoch were better than the first; it may fall later.")
-    if steps := {steps_per_epoch(config) for config in configs if config.scheduler.warmup_steps}:
+    if steps := {steps_of(config) for config in configs if config.scheduler.warmup_steps}:
         found.append(f"The warm-up is drawn for {' or '.join(map(str, sorted(steps)))} steps an epoch.")
     return ["", *found] if found else []
 

@@ -26,9 +26,10 @@ class Multistep:
     def __post_init__(self):
         epochs = self.epochs
         if any(later <= earlier for earlier, later in pairwise(epochs)):
-            raise ValueError(f"milestones {list(self.milestones)} do not ascend")
+            raise ValueError(f"milestones={list(self.milestones)} do not ascend")
         if epochs and epochs[-1] > self.end:
-            raise ValueError(f"milestone {self.milestones[-1]:g} lies behind the last epoch, {self.end:g}")
+            given, last = list(self.milestones), self.milestones[-1]
+            raise ValueError(f"milestones={given}: milestone {last:g} lies behind the last epoch, {self.end:g}")
 
     @property
     def epochs(self) -> list[float]:

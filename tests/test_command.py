@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,99 +14,415 @@ from conftest import ROOT
 from engine import command as command_module
 from engine.check import did_you_mean
 
-MISTAKES = {
+# What was typed, as a shell reads it, and part of the answer.
+OPTIONS = {
     "model=resnet21": "model=resnet21: no such option, did you mean resnet20",
+    "model=ResNet20": "model=ResNet20: no such option, did you mean resnet20",
+    "model=resnet20.yaml": "did you mean resnet20?",
+    "model=../model/resnet20": "model=../model/resnet20: no such option",
     "model=": "model=: no such option",
+    "model=null": "model=null: a run cannot be without; model=... chooses one",
     "model=[resnet20]": "model=[resnet20]: model takes one option",
+    "model={resnet20:1}": "model={resnet20:1}: no such option",
+    "'model=${seed}'": "model=${seed}: no such option",
+    "scheduler=cos": "scheduler=cos: no such option, did you mean cosine or cosine_restarts?",
+    "optimizer=SGD": "optimizer=SGD: no such option, did you mean sgd?",
+    "dataset=imagenet": "dataset=imagenet: no such option; --help lists them all",
+    "tta=null": "tta=null: a run cannot be without",
     "recipe=preresnet110_cifarzo": "no such option, did you mean preresnet110_cifarzoo or",
     "recipe=vgg99": "recipe=vgg99: no such option; python -m engine.recipes lists them all",
+    "recipe=null": "recipe=null: a run is without a recipe where none is named",
+    "~recipe": "~recipe: a run is without a recipe where none is named",
     "recipe=cifarzoo_shake optimizer=adamw": "optimizer=adamw: recipe=cifarzoo_shake sets optimizer.lr for another",
     "recipe=resnet20_chenyaofo model=vgg16": "it sets model.shortcut, but there is no such key with model=vgg16",
     "recipe=resnet20_chenyaofo model=resnet32": "sets model.shortcut for another model: set it as well",
     "recipe=preresnet20_cifarzoo_mixup regularization=[cutout] regularization.mixup.alpha=1": "mixup is not among the",
     "regularization=[dropot]": "regularization=dropot: no such option, did you mean dropout?",
-    "trainer.max_epoch=3": "trainer.max_epoch: no such key, did you mean trainer.max_epochs?",
-    "batch_size=64": "batch_size: no such key, did you mean trainer.batch_size?",
-    "dropout=0.3": "dropout: no such key, did you mean regularization=[dropout]?",
-    "+trainer.max_epoch=3": "trainer.max_epoch: no such key",
-    "trainer.batch_size=-1": "trainer.batch_size=-1: must be a whole number >= 1",
-    "trainer.batch_size=1.5": "trainer.batch_size=1.5: must be a whole number >= 1",
-    "trainer.batch_size=null": "trainer.batch_size=null: must be a whole number >= 1",
-    "trainer.device=gpu": "trainer.device=gpu: must be auto or cuda or mps or cpu",
-    "trainer=3": "trainer=3: trainer has keys of its own",
-    "optimizer.lr=fast": "optimizer.lr=fast: must be a number > 0",
-    "optimizer.lr=nan": "optimizer.lr=nan: must be a number > 0",
-    "optimizer.lr=": "optimizer.lr=: must be a number > 0",
-    "optimizer.nesterov=1": "optimizer.nesterov=1: must be true or false",
-    "optimizer.weight_decay=0.1": "this follows regularization.weight_decay.rate, set that",
-    "seed=-1": "seed=-1: must be a whole number >= 0",
-    "dataset.val_size=1.5": "dataset.val_size=1.5: must be a whole number >= 0 or a number > 0, < 1",
-    "dataset=folder": "dataset.root must be given: the folder that holds train/ and test/",
-    "dataset=folder dataset.root=/no/such/place": "dataset.root=/no/such/place: no such directory",
-    "dataset=shapes dataset.classes=11": "dataset.classes=11: must be 10 or 100",
-    "model.depths=[3,0,3]": "model.depths=[3,0,3]: must be a list, each member a whole number >= 1",
-    "scheduler.warmup_epochs=200": "scheduler.warmup_epochs=200: not shorter than trainer.max_epochs=200",
-    "scheduler.milestones=[150,100]": "scheduler=multistep: milestones [150, 100] do not ascend",
-    "scheduler.milestones=[300]": "scheduler=multistep: milestone 300 lies behind the last epoch, 200",
-    "scheduler.warmup_epochs=1 scheduler.warmup_shape=exponential": "an exponential warm-up cannot begin at 0",
-    "scheduler.warmup_epochs=1 scheduler.warmup_steps=400": "only one of them can be given",
-    "scheduler=one_cycle scheduler.peak=200": "scheduler=one_cycle: peak=200 does not lie between epoch 0 and the last",
-    "model=resnet1202 trainer.compile=true": "trainer.compile=true: not with model.checkpointing=true",
-    "trainer.micro_batches=200": "trainer.micro_batches=200: more parts than trainer.batch_size=128",
-    "model=lenet5,resnet20": "model=lenet5,resnet20: several values make a sweep, which wants -m",
-    "-m model=lenet5,resnet21": "model=resnet21: no such option",
-    "-m seed=0,1 resume=outputs": "resume= goes on with one run",
+    "regularization=[Dropout]": "did you mean dropout?",
+    "regularization=[[dropout]]": "regularization=[dropout]: no such option",
+    "regularization=[null]": "regularization=null: no such option",
+    "regularization={dropout:0.3}": "regularization={dropout:0.3}: no such option",
+    "regularization=null": "a run cannot be without; for no regularization: regularization=[]",
+    "regularization=none": "for no regularization: regularization=[]",
+    "~regularization": "for no regularization: regularization=[]",
+    "+regularization=dropout": "this group has one place, regularization=...",
     "~model": "~model: a run cannot be without",
-    "a=b=c": "a=b=c: this is not KEY=VALUE",
-    "=3": "=3: the key is missing",
+    "+model@other=lenet5": "this group has one place, model=...",
+    "model@=lenet5": "this group has one place, model=...",
+    "models=resnet20": "models: no such key, did you mean model?",
+    "model/x=resnet20": "there is no group model/x, did you mean model?",
+    "conf/model=resnet20": "there is no group conf/model",
     "attention=se": "attention goes into a network: +attention@model.block_attention=se",
     "+attention=se": "attention goes into a network: +attention@model.block_attention=se",
     "+attention@optimizer=se": "attention goes into a network",
-    "+model@other=lenet5": "this group has one place, model=...",
+    "+attention@model=se": "attention goes into a network",
+    "+attention@model._target_=se": "attention goes into a network",
+    "+attention@model.block_attention=see": "attention=see: no such option, did you mean se?",
+    "+attention@model.nowhere_attention=se": "model=resnet20 has no place for model.nowhere_attention",
+    "model=lenet5 +attention@model.block_attention=se": "model=lenet5 has no place for model.block_attention",
+}
+KEYS = {
+    "trainer.max_epoch=3": "trainer.max_epoch: no such key, did you mean trainer.max_epochs?",
+    "+trainer.max_epoch=3": "trainer.max_epoch: no such key",
+    "++trainer.max_epoch=3": "trainer.max_epoch: no such key",
+    "batch_size=64": "batch_size: no such key, did you mean trainer.batch_size?",
+    "epochs=10": "epochs: no such key, did you mean trainer.max_epochs or",
+    "lr=0.1": "lr: no such key, did you mean optimizer.lr?",
+    "dropout=0.3": "dropout: no such key, did you mean regularization=[dropout]?",
+    "model.dropout=0.3": "did you mean regularization=[dropout]?",
+    "+model.num_classes=10": "model.num_classes: no such key; model has block, widths, depths, shortcut, checkpointing",
+    "x=1": "x: no such key",
+    "defaults=[]": "defaults: no such key",
+    "model.depths.0=1": "model.depths.0: no such key, did you mean model.depths",
+    "optimizer.lr.x=1": "optimizer.lr.x: no such key, did you mean optimizer.lr or",
+    "optimizer=adam optimizer.momentum=0.9": "optimizer.momentum: no such key; optimizer has lr, betas, eps",
+    "regularization=[cutmix] regularization.mixup.alpha=1": "mixup is not among the regularizers: regular",
+    "regularization.dropout=0.3": "dropout is not among the regularizers: regularization=[...,dropout]",
+    "loss.label_smoothing=0.1": "did you mean regularization=[label_smoothing]?",
+    "trainer=3": "trainer=3: trainer has keys of its own",
+    "trainer={max_epochs:3}": "trainer has keys of its own, set those (trainer.KEY=...)",
+    "mixing=[mixup]": "mixing has keys of its own",
+    "optimizer.weight_decay=0.1": "this follows regularization.weight_decay.rate, set that",
+    "regularization=[max_norm] step.max_weight_norm=3": "this follows regularization.max_norm.limit, set that",
     "~optimizer.lr": "~optimizer.lr: a run cannot be without",
+    "~augmentation": "~augmentation: a run cannot be without",
+    "~augmentation.flop": "augmentation.flop: no such key, did you mean augmentation.flip",
     "optimizer._target_=torch.optim.SGD": "what is built is named in conf/ alone",
-    "seed=5000000000": "seed=5000000000: must be a whole number >= 0, <= 4294967295",
-    "optimizer=adamw optimizer.betas=[0.9]": "optimizer.betas=[0.9]: must be a list of 2, each member a number",
-    "model=resnet20 model.widths=[16,32]": "model.widths=[16,32] and model.depths=[3,3,3]: there must be one",
-    "model=resnet20 model.depths=[]": "there must be one entry a stage",
-    "dataset=shapes dataset.classes='10'": "dataset.classes=10: must be 10 or 100",
-    "dataset=cifar10 dataset.root=": "dataset.root=: must be some text",
-    "--config-dir=nowhere": "--config-dir=nowhere: no such directory",
-    "--config-name=evaluate": "there is one configuration",
+    "+loss._target_=os.system": "what is built is named in conf/ alone",
+    "tta._partial_=false": "what is built is named in conf/ alone",
+    "step.sam={_target_:os.system}": "what is built is named in conf/ alone",
+    "mixing={x:{_target_:os.system}}": "what is built is named in conf/ alone",
+    "dataset.mirrors=[{_target_:os.system}]": "what is built is named in conf/ alone",
+    "a=b=c": "a=b=c: this is not KEY=VALUE",
+    "optimizer.lr": "optimizer.lr: this is not KEY=VALUE",
+    "optimizer.lr:0.1": "this is not KEY=VALUE",
+    "model.depths[0]=1": "this is not KEY=VALUE",
+    "resnet20": "resnet20: this is not KEY=VALUE, did you mean model=resnet20?",
+    "optimizer adamw": "optimizer: this is not KEY=VALUE, did you mean optimizer=...?",
+    "=3": "=3: the key is missing",
+    "''": "this is not KEY=VALUE",
     "dataset.root=d/ünïcode": "wants quotes",
+    "seed=[1": "wants quotes",
+    "seed=foo(3)": "wants quotes",
+    "seed=\x1b[31m": "seed=\\x1b[31m: this is not KEY=VALUE",
+}
+VALUES = {
+    "trainer.batch_size=-1": "trainer.batch_size=-1: must be a whole number >= 2",
+    "trainer.batch_size=1": "trainer.batch_size=1: must be a whole number >= 2",
+    "trainer.batch_size=1.5": "trainer.batch_size=1.5: must be a whole number >= 2",
+    "trainer.batch_size=1e3": "trainer.batch_size=1000.0: must be a whole number >= 2",
+    "trainer.batch_size=null": "trainer.batch_size=null: must be a whole number >= 2",
+    "trainer.batch_size=true": "trainer.batch_size=true: must be a whole number >= 2",
+    "trainer.batch_size='\"64\"'": "trainer.batch_size='64': must be a whole number >= 2",
+    "trainer.batch_size=99999999999999999999": "must be a whole number >= 2, <= 1000000",
+    "trainer.max_epochs=1000000000": "trainer.max_epochs=1000000000: must be a whole number >= 1, <= 100000",
+    "trainer.device=gpu": "trainer.device=gpu: must be auto or cuda or mps or cpu",
+    "trainer.device=cuda:0": "trainer.device=cuda:0: must be auto or cuda or mps or cpu",
+    "trainer.precision=half": "trainer.precision=half: must be auto or fp32 or tf32 or bf16 or fp16",
+    "trainer.compile=yes": "trainer.compile=yes: must be true or false",
+    "optimizer.lr=fast": "optimizer.lr=fast: must be a number > 0",
+    "optimizer.lr=nan": "optimizer.lr=nan: must be a number > 0",
+    "optimizer.lr=1e400": "optimizer.lr=inf: must be a number > 0",
+    "optimizer.lr=": "optimizer.lr=: must be a number > 0",
+    "optimizer.lr=[0.1]": "optimizer.lr=[0.1]: must be a number > 0",
+    "optimizer.lr={a:1}": "optimizer.lr={a:1}: must be a number > 0",
+    "optimizer.nesterov=1": "optimizer.nesterov=1: must be true or false",
+    "optimizer.momentum=1": "optimizer.momentum=1: must be a number >= 0, < 1",
+    "optimizer=adamw optimizer.betas=0.9": "optimizer.betas=0.9: must be a list of 2, each member a number",
+    "optimizer=adamw optimizer.betas=[0.9]": "optimizer.betas=[0.9]: must be a list of 2, each member a number",
+    "optimizer=adamw optimizer.betas=[0.9,1.0]": "optimizer.betas=[0.9,1.0]: must be a list of 2",
+    "seed=-1": "seed=-1: must be a whole number >= 0",
+    "seed=5000000000": "seed=5000000000: must be a whole number >= 0, <= 4294967295",
+    f"seed={'9' * 5000}": "999...: longer than 4,000 characters",
+    f"model.depths={'[' * 300 + ']' * 300}": "nested too deeply",
+    "seed=😀": "wants quotes",
+    "'seed=\"😀\"'": "seed=😀: must be a whole number",
+    "'seed=\"a\nb\"'": "seed=a b: must be a whole number",
+    "'seed=\"!!python/object/apply:os.system [id]\"'": "seed=!!python/object/apply:os.system [id]: must be a whole",
+    "resume_force=maybe": "resume_force=maybe: must be true or false",
+    "dataset.val_size=1.5": "dataset.val_size=1.5: must be a whole number >= 0, <= 10000000 or a number > 0, < 1",
+    "dataset=folder": "dataset.root must be given: the folder that holds train/ and test/",
+    "dataset=folder dataset.root=/no/such/place": "dataset.root=/no/such/place: no such directory",
+    "dataset=folder dataset.root=. dataset.image_size=16": "dataset.image_size=16: must be a whole number >= 32",
+    "dataset=cifar10 dataset.root=": "dataset.root=: must be a directory",
+    "dataset=cifar10 dataset.root=/dev/null": "dataset.root=/dev/null: /dev/null is no directory",
+    "dataset=cifar10 dataset.root=/dev/null/x": "dataset.root=/dev/null/x: /dev/null is no directory",
+    "'dataset.root=\"~nobody-of-that-name\"'": "there is no user nobody-of-that-name",
+    "dataset.mirrors=http://x": "dataset.mirrors=http://x: must be a list, each member some text",
+    "dataset.mean=[128,128,128]": "dataset.mean=[128,128,128]: must be a list of 3, each member a number >= 0, <= 1",
+    "dataset.std=[0.2]": "dataset.std=[0.2]: must be a list of 3",
+    "dataset=shapes dataset.classes=11": "dataset.classes=11: must be 10 or 100",
+    "dataset=shapes \"dataset.classes='10'\"": "dataset.classes='10': must be 10 or 100",
+    "dataset=shapes dataset.train_size=1e12": "dataset.train_size=1000000000000.0: must be a whole number >= 100",
+    "model.depths=3": "model.depths=3: must be a list of 1 to 6, each member a whole number >= 1",
+    "model.depths=[3,0,3]": "model.depths=[3,0,3]: must be a list of 1 to 6, each member a whole number >= 1",
+    "model.depths=[3,null,3]": "model.depths=[3,null,3]: must be a list of 1 to 6",
+    "model.depths=[]": "model.depths=[]: must be a list of 1 to 6",
+    "model=vgg16 model.depths=[1,1]": "model.depths=[1,1]: must be a list of 5",
+    "model.shortcut=D": "model.shortcut=D: must be A or A_symmetric or B or C",
+    "model=mobilenet_v1 model.width=0": "model.width=0: must be a number >= 0.01",
+    "model=densenet100bc model.compression=1.5": "model.compression=1.5: must be a number > 0, <= 1",
+    "model=shake_shake26_2x32d model.width=33": "model.width=33: must be a whole number >= 2, <= 4096, multiple of 2",
+    "model=sknet26 model.kernels=[2,4]": "model.kernels=[2,4]: must be a list of 1 to 8, each member a whole number >",
+    "model=airbench94 model.widths=[8,8,8,8,8]": "model.widths=[8,8,8,8,8]: must be a list of 1 to 4",
+    "+attention@model.block_attention=se model.block_attention.reduction=0": "model.block_attention.reduction=0: must",
+    "scheduler=step scheduler.every=0": "scheduler.every=0: must be a number >= 0.001",
+    "scheduler.warmup_epochs=nan": "scheduler.warmup_epochs=nan: must be a number >= 0",
+    "scheduler.warmup_steps=0": "scheduler.warmup_steps=0: must be a whole number >= 1, <= 1000000000 or null",
+    "augmentation.flip.probability=2": "augmentation.flip.probability=2: must be a number >= 0, <= 1",
+    "augmentation.crop.padding=33": "augmentation.crop.padding=33: must be a whole number >= 0, <= 32",
+    "regularization=[mixup] regularization.mixup.alpha=0": "regularization.mixup.alpha=0: must be a number >= 0.001",
+    "regularization=[ema] regularization.ema.decay=1": "regularization.ema.decay=1: must be a number >= 0, < 1",
+    "regularization=[drop_path] regularization.drop_path.rate=1": "drop_path.rate=1: must be a number >= 0, < 1",
+    "regularization=[max_norm] regularization.max_norm.limit=-1": "regularization.max_norm.limit=-1: must be a number",
+    "tta=flip_shift tta.pixels=32": "tta.pixels=32: must be a whole number >= 1, < 32",
+}
+REFERENCES = {
+    "'trainer.batch_size=${nothing}'": "trainer.batch_size=${nothing}: the reference leads nowhere",
+    "'trainer.batch_size=${nothing:3}'": "trainer.batch_size=${nothing:3}: the reference leads nowhere",
+    "'trainer.batch_size=${trainer.batch_size}'": "the reference leads nowhere (Recursive",
+    "'seed=${trainer.lr_batch_size}' 'trainer.lr_batch_size=${seed}'": "the reference leads nowhere (Recursive",
+    "'model.depths=${model}'": "model.depths=${model}: the reference leads nowhere",
+    "'dataset.root=${oc.env:NO_SUCH_VARIABLE}'": "Environment variable 'NO_SUCH_VARIABLE' not found",
+    "'trainer.batch_size=${oc.env:PATH}'": "must be a whole number",
+    "'trainer.batch_size=${oc.decode:\"1.5\"}'": "trainer.batch_size=1.5: must be a whole number",
+    "'dataset.root=${model}'": "must be a directory",
+    "'trainer.batch_size=${'": "wants quotes",
+}
+TOGETHER = {
+    "model=resnet20 model.widths=[16,32]": "model.widths=[16,32] and model.depths=[3,3,3]: there must be one entry a",
+    "model=sknet26 model.kernels=[3]": "model.kernels=[3] and model.dilations=[1,2]: there must be one entry a branch",
+    "model=sknet26 model.width=100": "model.width=100: must be a whole number >= 1, <= 4096, multiple of groups (32)",
+    "model=sknet26 model.groups=3": "model.width=128: must be a whole number >= 1, <= 4096, multiple of groups (3)",
     "model=vgg16 regularization=[drop_path]": "model=vgg16 has no place for regularization=drop_path",
     "model=vgg16 regularization=[drop_block]": "model=vgg16 has no place for regularization=drop_block",
-    "regularization=[cutmix] regularization.mixup.alpha=1": "mixup is not among the regularizers: regular",
-    "regularization=null": "a run cannot be without; for no regularization: regularization=[]",
-    "regularization=none": "for no regularization: regularization=[]",
+    "model=resnet1202 trainer.compile=true": "trainer.compile=true: not with model.checkpointing=true",
+    "trainer.micro_batches=200": "trainer.micro_batches=200: must be a whole number >= 1, <= batch_size (128)",
+    "trainer.batch_size=4 trainer.micro_batches=8": "<= batch_size (4)",
+    "trainer.precision=fp16 trainer.device=cpu": "trainer.precision=fp16: not with trainer.device=cpu",
+    "trainer.precision=tf32 trainer.device=mps": "trainer.precision=tf32: not with trainer.device=mps",
+    "optimizer.momentum=0": "optimizer.nesterov=true: without momentum (optimizer.momentum=0)",
+    "optimizer=sgd_lookahead optimizer.momentum=0.0": "optimizer.nesterov=true: without momentum",
+    "optimizer=momentum optimizer.momentum=0 optimizer.nesterov=true": "optimizer.nesterov=true: without momentum",
+    "scheduler.warmup_epochs=200": "scheduler.warmup_epochs=200: must be a number >= 0, < trainer.max_epochs (200)",
+    "scheduler=warmup trainer.max_epochs=5": "scheduler.warmup_epochs=5: must be a number >= 0, < trainer.max_epochs",
+    "scheduler.warmup_steps=80000": "scheduler.warmup_steps=80000: not shorter than trainer.max_epochs=200, each of 3",
+    "dataset=shapes scheduler.warmup_steps=100 trainer.max_epochs=1": "not shorter than trainer.max_epochs=1, each of",
+    "scheduler.warmup_epochs=1 scheduler.warmup_shape=exponential": "an exponential warm-up cannot begin at 0",
+    "scheduler.warmup_epochs=1 scheduler.warmup_steps=400": "only one of them can be given",
+    "scheduler.milestones=[150,100]": "scheduler.milestones=[150, 100] do not ascend",
+    "scheduler.milestones=[300]": "scheduler.milestones=[300]: must be a list, each member a number > 0, <= trainer.m",
+    "scheduler.milestones=[100] trainer.max_epochs=50": "<= trainer.max_epochs (50)",
+    "scheduler.milestones=[0.5] scheduler.warmup_epochs=199.9 trainer.max_epochs=10": "warmup_epochs=199.9: must be",
+    "scheduler=one_cycle scheduler.peak=200": "scheduler.peak=200: must be a number > 0, < trainer.max_epochs (200)",
+    "scheduler=one_cycle scheduler.peak=0.01 scheduler.warmup_epochs=9": "scheduler.peak=0.01 does not lie between ep",
+    "scheduler=swa scheduler.begin=0.01 scheduler.warmup_epochs=9": "scheduler.begin=0.01 does not lie between epoch 9",
+    "scheduler=warmup_stable_decay scheduler.decay=199": "scheduler.decay=199 is longer than the run behind its warm",
+    "scheduler=htd scheduler.lower=3": "scheduler.lower=3: must be a number >= -100, < upper (3.0)",
+    "regularization=[swa] regularization.swa.start=201": "swa.start=201: must be a number > 0, <= trainer.max_epochs",
+    "regularization=[random_erasing] regularization.random_erasing.smallest=0.5": "smallest=0.5: must be a number > 0",
+    "regularization=[random_erasing] regularization.random_erasing.largest=0.01": "smallest=0.02: must be a number >",
+    "regularization=[scale_jitter] regularization.scale_jitter.smallest=2": "smallest=2: must be a number >= 1, <= la",
+    "regularization=[cutout] regularization.cutout.length=33": "cutout.length=33: longer than the images, which have",
+    "dataset=shapes dataset.image_size=64 regularization=[cutout] regularization.cutout.length=65": "which have 64",
+    "dataset.val_size=49991": "dataset.val_size=49991: leaves too few of 50,000 training images for 10 classes",
+    "dataset.val_size=0.9999": "dataset.val_size=0.9999: leaves too few of 50,000 training images for 10 classes",
+    "dataset=cifar100 dataset.val_size=49901": "leaves too few of 50,000 training images for 100 classes",
+    "dataset=cifar100 dataset.labels=coarse dataset.val_size=49981": "leaves too few of 50,000 training images for 20",
+    "dataset=shapes dataset.train_size=100 dataset.classes=100": "leaves too few of 100 training images for 100 class",
+    "dataset.train_limit=5": "dataset.train_limit=5: fewer images than classes, which are 10",
+    "lr_find=true resume=.": "resume=.: there is no checkpoint to go on from",
+}
+MISTAKES = OPTIONS | KEYS | VALUES | REFERENCES | TOGETHER
+# Of train.py alone, since `python -m schedulers` has flags of its own and leaves no directories.
+FLAGS = {
+    "--epochs=10": "--epochs=10: no such flag; a setting is written without dashes, KEY=VALUE",
+    "--model resnet20": "--model: no such flag; a setting is written without dashes, KEY=VALUE, did you mean model=..",
+    "--cfg": "argument --cfg/-c: expected one argument",
+    "--cfg yaml": "invalid choice: 'yaml'",
+    "--cfg job model=resnet21": "model=resnet21: no such option",
+    "--cfg job --package nowhere": "--package nowhere: no such key",
+    "--cfg job -m": "only one of them can be given",
+    "--run --info": "only one of them can be given",
+    "--resolve": "--resolve and --package belong to --cfg",
+    "--info all model=resnet21": "model=resnet21: no such option",
+    "--info nonsense": "invalid choice: 'nonsense'",
+    "--experimental-rerun config.pickle": "--experimental-rerun runs what lies in a pickle file",
+    "--shell-completion": "install=, uninstall= or query= one of bash, fish, zsh is wanted",
+    "--shell-completion install=sh": "install=, uninstall= or query= one of bash, fish, zsh is wanted",
+    "--config-name=evaluate": "there is one configuration",
+    "--config-path=.": "there is one configuration",
+    "--config-dir=nowhere": "--config-dir=nowhere: no such directory",
+    "--config-dir=": "--config-dir=: no such directory",
+}
+SWEEPS = {
+    "model=lenet5,resnet20": "model=lenet5,resnet20: several values make a sweep, which wants -m",
+    "'seed=range(0,3)'": "several values make a sweep, which wants -m",
+    "-m model=lenet5,resnet21": "model=resnet21: no such option",
+    "seed=0,1 -m model=lenet5,resnet21": "model=resnet21: no such option",
+    "-m seed=0,x": "seed=x: must be a whole number",
+    "-m 'seed=choice(0,-1)'": "seed=-1: must be a whole number",
+    "-m 'seed=range(3,0)'": "seed=range(3,0): there is no value in it",
+    "-m 'seed=range(0,3,0)'": "seed=range(0,3,0): range() arg 3 must not be zero",
+    "-m 'optimizer.lr=interval(0,1)'": "an interval is for a sweeper that chooses in it",
+    "-m 'seed=range(0,100000)'": "this sweep has 1,001 jobs or more, and 1,000 is the most",
+    "-m 'seed=range(0,40)' 'optimizer.lr=range(1,40)'": "this sweep has 1,560 jobs or more",
+    "-m 'model=glob(nothing*)'": "model=glob(nothing*): there is no value in it",
+    "-m 'seed=glob(*)'": "seed=glob(*): there is no value in it",
+    "-m 'model=glob(vgg*)' regularization=[drop_path]": "model=vgg11 has no place for regularization=drop_path",
+    "-m 'regularization=[drop_path],[]' model=resnet20,vgg16": "model=vgg16 has no place for regularization=drop_path",
+    "-m seed=0,1 hydra.sweep.subdir=same": "hydra.sweep.subdir=same: each job needs a directory of its own",
+    "-m seed=0,1 hydra.sweep.dir=/dev/null": "hydra.sweep.dir=/dev/null: /dev/null is no directory",
+    "-m seed=0,1 resume=outputs": "resume= goes on with one run",
+    "-m resume=a,b": "resume= goes on with one run",
+}
+HYDRA = {
+    "hydra.run.dir=": "hydra.run.dir=: must be a directory",
+    "hydra.run.dir=null": "hydra.run.dir=null: field 'hydra.run.dir' is not Optional",
+    "hydra.run.dir=/dev/null": "hydra.run.dir=/dev/null: /dev/null is no directory",
+    "hydra.run.dir=/dev/null/x": "hydra.run.dir=/dev/null/x: /dev/null is no directory",
+    "hydra.run.dir=/proc/x": "hydra.run.dir=/proc/x: ",
+    f"hydra.run.dir={'x' * 300}": "File name too long",
+    "'hydra.run.dir=${nothing}'": "hydra.run.dir=${nothing}: the reference leads nowhere",
+    "'hydra.run.dir=${hydra.run.dir}'": "the reference leads nowhere (Recursive",
+    "hydra.run.dri=x": "hydra.run.dri: no such key, did you mean hydra.run.dir?",
+    "+hydra.run.x=3": "hydra.run.x: no such key, did you mean hydra.run.dir?",
+    "~hydra.run.dir": "~hydra.run.dir: a key of Hydra's is set by hydra.run.dir=...",
+    "hydra.verbose=loud": "hydra.verbose=loud: must be true or false or a list, each member some text",
+    "hydra.mode=MULTIRUN": "hydra.mode: no such key; of those of Hydra there are hydra.run.dir, hydra.sweep.dir,",
+    "hydra.job.chdir=true": "hydra.job.chdir: no such key",
+    "hydra.searchpath=[file:///tmp]": "hydra.searchpath: no such key",
+    "+hydra.job.env_set.LD_PRELOAD=x": "hydra.job.env_set.LD_PRELOAD: no such key",
+    "+hydra.callbacks.x._target_=os.system": "what is built is named in conf/ alone",
+    "+hydra.callbacks.x={_target_:os.system}": "what is built is named in conf/ alone",
+    "+hydra.job_logging.handlers.x={class:os.system}": "hydra.job_logging.handlers.x: no such key",
+    "hydra.launcher._target_=os.system": "what is built is named in conf/ alone",
+    "hydra.sweeper.max_batch_size=0": "hydra/sweeper=basic has nothing to set",
+    "+hydra.sweeper.params={seed:3}": "hydra/sweeper=basic has nothing to set",
+    "hydra/launcher=joblip": "hydra/launcher=joblip: no such option",
+    "hydra/lunchar=basic": "there is no group hydra/lunchar, did you mean hydra/launcher?",
+    "hydra/job_logging=none": "there is no group hydra/job_logging",
+    "~hydra/launcher": "~hydra/launcher: a run cannot be without",
+    "hydra=x": "there is no group hydra",
+}
+RESUME = {
     "resume=nowhere": "resume=nowhere: no such directory",
+    "resume=/dev/null": "resume=/dev/null: not a directory",
     "resume=.": "resume=.: there is no checkpoint to go on from",
+    "resume=": "resume=: must be some text or null",
+    "resume=3": "resume=3: must be some text or null",
+    "resume=[a]": "resume=[a]: must be some text or null",
+    "resume=a,b": "resume= goes on with one run",
+    "~resume": "~resume: a run cannot be without",
+    f"resume={'x' * 300}": "File name too long",
 }
 EVALUATE_MISTAKES = {
     "": "checkpoint must be given",
+    "checkpoint=": "checkpoint=: must be some text",
+    "checkpoint=null": "checkpoint=null: must be some text",
     "checkpoint=nowhere": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
     "checkpoint=.": "checkpoint=.: there is no checkpoint",
     "checkpoint=text.pt": "text.pt is not a checkpoint",
+    "-m checkpoint=text.pt,nowhere": "text.pt is not a checkpoint",
+    "checkpoint=text.pt,nowhere": "several values make a sweep, which wants -m",
+    "'checkpoint=\"~nobody-of-that-name\"'": "there is no checkpoint",
     "chekpoint=x": "chekpoint: no such key, did you mean checkpoint?",
+    "text.pt": "text.pt: this is not KEY=VALUE",
+    "--checkpoint=text.pt": "--checkpoint=text.pt: no such flag; a setting is written without dashes",
+    "checkpoint=text.pt device=tpu": "device=tpu: must be auto or cuda or mps or cpu",
+    "checkpoint=text.pt eval_batch_size=0": "eval_batch_size=0: must be a whole number >= 1",
+    "checkpoint=text.pt root=text.pt": "root=text.pt: text.pt is no directory",
+    "checkpoint=text.pt tta=flop": "tta=flop: no such option, did you mean flip?",
+    "checkpoint=text.pt tta.pixels=3": "tta.pixels: no such key",
+    "checkpoint=text.pt model=resnet20": "model=resnet20: there is no group model",
+    "checkpoint=text.pt resume=x": "resume: no such key",
+    "checkpoint=text.pt hydra.run.dir=x": "hydra.run.dir: no such key; of those of Hydra there are hydra.verbose",
 }
+# The overrides.yaml of a run that is to go on, which may be somebody else's.
+SAVED = {
+    "": "is damaged: it is no list of settings",
+    "model: lenet5": "is damaged: it is no list of settings",
+    "- model=lenet5\n- 3": "is damaged: it is no list of settings",
+    "- [model=lenet5]": "is damaged: it is no list of settings",
+    "- [": "is damaged: ",
+    "\xff": "is damaged: ",
+    "!!python/object/apply:os.system ['touch ran']": "is damaged: ",
+    "- !!python/object/apply:os.system ['touch ran']": "is damaged: ",
+    "- lenet5": "overrides.yaml: lenet5: this is not KEY=VALUE",
+    "- --config-dir=/tmp": "overrides.yaml: --config-dir=/tmp: this is not KEY=VALUE",
+    "- --experimental-rerun=x": "overrides.yaml: --experimental-rerun=x: this is not KEY=VALUE",
+    "- model=resnet21": "model=resnet21: no such option",
+    "- seed=0,1": "seed=0,1: several values make a sweep",
+    "- model._target_=os.system": "model._target_=os.system: what is built is named in conf/ alone",
+    "- ++model._target_=os.system": "++model._target_=os.system: what is built is named in conf/ alone",
+    "- step.sam={_target_:os.system}": "what is built is named in conf/ alone",
+    "- hydra.launcher._target_=os.system": "hydra.launcher._target_=os.system: a setting of Hydra's is not taken from",
+    "- +hydra.searchpath=[file:///tmp]": "+hydra.searchpath=[file:///tmp]: a setting of Hydra's is not taken from a f",
+    "- hydra.run.dir=/tmp": "hydra.run.dir=/tmp: a setting of Hydra's is not taken from a file",
+    "- hydra/launcher=basic": "hydra/launcher=basic: a setting of Hydra's is not taken from a file",
+    "- ~hydra/launcher": "~hydra/launcher: a setting of Hydra's is not taken from a file",
+    "- model@hydra.launcher=lenet5": "this group has one place, model=...",
+    "- 'dataset.root=${oc.env:HOME}'": "dataset.root=${oc.env:HOME}: this reference is not followed out of a file",
+    "- 'dataset.mirrors=[\"http://x/${oc.env:HOME}\"]'": "this reference is not followed out of a file",
+    "- lr_find=true": "lr_find=true: a range test begins with new weights",
+}
+# An option of one's own: its group, its file, part of the answer.
+OWN_FILES = [
+    ("model", "", "this is no list of keys and values"),
+    ("model", "- a\n- b", "this is no list of keys and values"),
+    ("model", "a: [", "model/mine.yaml, line 1: "),
+    ("model", "a: 1\na: 2", "model/mine.yaml, line 2: found duplicate key a"),
+    ("model", "\xff", "'utf-8' codec can't decode"),
+    ("model", "a: &x [*x]", "holds itself"),
+    ("model", "!!python/object/apply:os.system ['touch ran']", "could not determine a constructor for the tag"),
+    ("model", "a: !!python/object/apply:os.system ['touch ran']", "could not determine a constructor for the tag"),
+    ("model", "_target_: !!python/name:os.system", "could not determine a constructor for the tag"),
+    ("model", "width: 3", "model=mine: its file has no _target_, which says what is built"),
+    ("model", "_target_: models.resnet.ResNett", "model=mine: there is no models.resnet.ResNett"),
+    ("model", "_target_: models.nothing.Net", "model=mine: there is no models.nothing.Net"),
+    ("model", "_target_: no_such_package.Net", "model=mine: there is no no_such_package.Net"),
+    ("model", "defaults: [nothing]", "In 'model/mine': Could not load 'model/nothing'."),
+    ("model", "defaults: [mine]", "holds itself"),
+    ("model", "defaults: nothing", "defaults must be a list"),
+    ("model", "defaults: [resnet20]\nwidht: 3", "model=mine has no place for model.widht"),
+    ("model", "defaults: [resnet20]\ndepths: [1, 0, 1]", "model.depths=[1,0,1]: must be a list of 1 to 6"),
+    ("model", "defaults: [resnet20]\ndepths: ${nothing}", "model.depths: the reference leads nowhere"),
+    ("optimizer", "_target_: no_such_package.Net", "optimizer=mine: there is no no_such_package.Net"),
+    ("optimizer", "lr: 0.1", "optimizer=mine: its file has no _target_"),
+    ("scheduler", "_target_: schedulers.cosine.Cosinus", "scheduler=mine: there is no schedulers.cosine.Cosinus"),
+    ("scheduler", "_target_: schedulers.cosine.Cosine\nfinl: 3", "unexpected keyword argument 'finl'"),
+    ("dataset", "_target_: data.cifar.cifar1000", "dataset=mine: there is no data.cifar.cifar1000"),
+    ("tta", "pixels: 1", "tta=mine: its file has no _target_"),
+    (
+        "regularization",
+        "rate: 1",
+        "regularization=mine: its file, in the package _global_, must set regularization.mine",
+    ),
+    ("recipe", "trainer: {max_epochs: 3}", "recipe=mine: its file must begin with '# @package _global_'"),
+    ("recipe", "# @package _global_\ntrainer: 3", "trainer=3: trainer has keys of its own"),
+    ("recipe", "# @package _global_\nhydra: {run: {dir: /dev/null/x}}", "hydra.run.dir=/dev/null/x: /dev/null is no"),
+    ("recipe", "# @package _global_\ndefaults: [override /model: nothing]", "Could not find 'model/nothing'"),
+]
 
 
 def answer(program: str, arguments: str, monkeypatch, capsys) -> str:
     """What the program says to these arguments before it would import torch; its exit status must be 2."""
-    monkeypatch.setattr(sys, "argv", [program, *arguments.split()])
+    monkeypatch.setattr(sys, "argv", [program, *shlex.split(arguments)])
     with pytest.raises(SystemExit) as exit_:
         command_module.command_line({"train.py": "config", "evaluate.py": "evaluate"}[program])
     assert exit_.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert re.fullmatch(rf"{program}: .+\n", said.err), said.err
+    assert said.err[:-1].isprintable()
     return said.err
 
 
-@pytest.mark.parametrize("arguments", MISTAKES)
+@pytest.mark.parametrize("arguments", MISTAKES | FLAGS | SWEEPS | HYDRA | RESUME)
 def test_train_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert MISTAKES[arguments] in answer("train.py", arguments, monkeypatch, capsys)
+    part = (MISTAKES | FLAGS | SWEEPS | HYDRA | RESUME)[arguments]
+    assert part in answer("train.py", arguments, monkeypatch, capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -114,6 +431,122 @@ def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("not a checkpoint")
     assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
+
+
+def test_the_tables_are_large():
+    """What is promised of bad input: 150 cases, of which others are in the tests of checkpoints and data."""
+    tables = (OPTIONS, KEYS, VALUES, REFERENCES, TOGETHER, FLAGS, SWEEPS, HYDRA, RESUME, EVALUATE_MISTAKES, SAVED)
+    assert sum(map(len, tables)) + len(OWN_FILES) >= 300
+
+
+def stopped_run(directory: Path, overrides: str) -> Path:
+    """A directory like that of a run which can go on, with this overrides.yaml."""
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / ".hydra" / "overrides.yaml").write_bytes(overrides.encode("latin1"))
+    (directory / "checkpoints").mkdir()
+    torch.save({}, directory / "checkpoints" / "last.pt")
+    return directory
+
+
+@pytest.mark.parametrize("overrides", SAVED)
+def test_what_lies_in_a_resumed_run_runs_no_code(overrides, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    stopped_run(tmp_path / "run", overrides)
+    before = sorted(tmp_path.rglob("*"))
+    assert SAVED[overrides] in answer("train.py", "resume=run", monkeypatch, capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_refused_in_a_resumed_run_can_be_given(monkeypatch, tmp_path):
+    run = stopped_run(tmp_path / "run", "- model=lenet5\n- 'dataset.root=${oc.env:HOME}'\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", f"resume={run}", f"dataset.root={tmp_path}"])
+    command_module.command_line("config")
+    assert sys.argv[1:3] == ["model=lenet5", f"resume={run}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("resume=run hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: resume= goes on in the directory of the run"),
+        ("resume=run -m", "resume= goes on with one run"),
+        ("resume=run seed=0,1", "several values make a sweep"),
+        ("resume=run/checkpoints/last.pt", "resume=run/checkpoints/last.pt: not a directory"),
+        ("resume=run/checkpoints", "there is no checkpoint to go on from"),
+        ("hydra.run.dir=run", "hydra.run.dir=run: there are results in it already"),
+        ("-m seed=0,1 hydra.sweep.dir=.", "hydra.sweep.dir=.: there are results in it already"),
+    ],
+)
+def test_a_run_is_not_written_over(arguments, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    stopped_run(tmp_path / "run", "- model=lenet5\n")
+    assert said in answer("train.py", arguments, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("group", "text", "said"), OWN_FILES)
+def test_a_mistake_in_a_file_of_ones_own(group, text, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / group).mkdir(parents=True)
+    (tmp_path / "own" / group / "mine.yaml").write_bytes(text.encode("latin1"))
+    assert said in answer("train.py", f"--config-dir own {group}=mine", monkeypatch, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"], "the tag has run"
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("model", "_target_: torch.nn.Identity\nwidths: 64\ndepths: [1, 2]\n"),
+        ("dataset", "_target_: torch.nn.Identity\nclasses: [cat, dog]\ntrain_size: auto\nimage_size: [32, 48]\n"),
+        ("regularization", "# @package _global_\nregularization: {mine: {side: 3}}\naugmentation: {cutout: 3}\n"),
+    ],
+)
+def test_a_key_of_ones_own_may_be_named_like_another(group, text, monkeypatch, tmp_path):
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), f"{group}=mine"])
+    command_module.command_line("config")
+
+
+@pytest.mark.parametrize("file", ["model/resnet20.yaml", "config.yaml"])
+def test_a_file_of_ones_own_that_would_never_be_read(file, monkeypatch, capsys, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("depths: [1, 1, 1]\n")
+    said = answer("train.py", f"--config-dir {tmp_path}", monkeypatch, capsys)
+    assert f"{file}: conf/ has a file of that name, choose another" in said
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null", "/dev/null/x", "~nobody-of-that-name/x"])
+def test_nonsense_in_the_environment(place, monkeypatch, capsys):
+    monkeypatch.setenv("CIFAR_DATA", place)
+    said = answer("train.py", "", monkeypatch, capsys)
+    assert said.startswith(f"train.py: dataset.root={place}: ")
+    assert "$CIFAR_DATA sets it" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "seed=0,1 -m model=lenet5,alexnet",
+        "-m 'model=glob(vgg*)'",
+        "hydra.run.dir=here hydra.verbose=[data]",
+        "-m seed=0,1 hydra.sweep.dir=here 'hydra.sweep.subdir=${hydra.job.override_dirname}'",
+        "hydra/launcher=basic hydra/sweeper=basic",
+        "'dataset.root=${hydra:runtime.cwd}/data'",
+        "scheduler=swa regularization=[swa] 'scheduler.begin=${regularization.swa.start}'",
+        "scheduler.milestones=[100,0.75]",
+        "dataset.val_size=49990",
+        "regularization=[cutout] regularization.cutout.length=32",
+        "optimizer.momentum=0 optimizer.nesterov=false",
+        "recipe=wrn28_10_zagoruyko2016 regularization=[weight_decay,cutmix]",
+        "--cfg job dataset=folder",
+        "--cfg all --resolve --package model",
+    ],
+)
+def test_what_is_no_mistake(arguments, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *shlex.split(arguments)])
+    command_module.command_line("config")
+    assert capsys.readouterr().err == ""
+    assert sorted(sys.argv[1:]) == sorted(shlex.split(arguments))
 
 
 def processor_time() -> float:
@@ -128,6 +561,9 @@ def processor_time() -> float:
         ("train.py", "model=resnet21"),
         ("train.py", "optimizer.lr=fast"),
         ("train.py", "resume=."),
+        ("train.py", "dataset.val_size=49991"),
+        ("train.py", "hydra.run.dir=text.pt"),
+        ("train.py", "--epochs=10"),
         ("evaluate.py", "checkpoint=text.pt"),
     ],
 )

@@ -86,6 +86,15 @@ def test_parts_of_a_batch_add_up_to_the_batch(batch, micro_batches):
     assert state.step == 1
 
 
+@pytest.mark.parametrize(("images", "sizes"), [(10, [3, 3, 2, 2]), (8, [2, 2, 2, 2]), (5, [3, 2]), (3, [3]), (1, [1])])
+def test_no_part_is_a_single_image(batch, images, sizes):
+    """Over one value batch normalisation has no meaning, and torch refuses it: as a batch may be the epoch's rest."""
+    seen, model = [], network()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    train_step(micro_batches=4)(fresh_state(model), batch[0][:images], batch[1][:images])
+    assert seen == sizes
+
+
 def test_the_totals_are_those_of_the_batch(batch):
     images, labels = batch
     model = network()
