@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from engine.check import find_checkpoint
 from engine.command import command_line, leave
+from engine.errors import RunError
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -25,7 +26,7 @@ def main(config: DictConfig) -> None:
             root=config.root,
             tta=config.tta,
         )
-    except build.USER_ERRORS as error:
+    except RunError as error:
         leave(error)
     figures = evaluate(trained.model, trained.test, precision=trained.precision, views=trained.views)
     report.evaluation(file, trained.weights, figures, trained.classes)

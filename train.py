@@ -9,8 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.command import chosen_options, command_line, leave, stopped
-from engine.memory import OutOfMemory, memory_explained
-from engine.rundir import DirectoryError, RunDirectory
+from engine.errors import RunError
+from engine.memory import memory_explained
+from engine.rundir import RunDirectory
 from engine.signals import Interrupted, Signals
 
 
@@ -22,10 +23,8 @@ def main(config: DictConfig) -> None:
     try:
         with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
             train(config, run)
-    except DirectoryError as error:
+    except RunError as error:
         leave(error)
-    except OutOfMemory as error:
-        leave(error, status=1)
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)
 
@@ -35,15 +34,12 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
+    from engine.checkpoint import NotSaved
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
 
     choices, overrides = chosen_options(config, job), job.overrides.task
-    try:
-        parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
-    except build.USER_ERRORS as error:
-        leave(error)
-
+    parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
     state, train = parts.state, parts.loaders.train
     facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
@@ -66,10 +62,10 @@ def train(config: DictConfig, run: RunDirectory) -> None:
             figures = report.final_test(parts)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Diverged as error:
-        leave(f"{error}; {parts.checkpoints}", status=1)
+        raise Diverged(f"{error}; {parts.checkpoints}") from None
     report.conclude(figures, run, choices["expected"])
     if not parts.checkpoints.is_saved:
-        leave(f"{run}: the last epoch could not be written", status=1)
+        raise NotSaved(f"{run}: the last epoch could not be written")
 
 
 if __name__ == "__main__":

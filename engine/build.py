@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,8 +20,9 @@ from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, described, read_newest
+from engine.errors import RunError
 from engine.fastest import fastest, try_out
-from engine.machine import ONLY_ON_GPU, DeviceError, Machine, Precision, choose_device, machines
+from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
 from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
 from engine.settings import leaves
@@ -28,7 +30,6 @@ from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 from engine.tta import Views
 
-USER_ERRORS = (CommandError, DataError, DeviceError, CheckpointError)
 PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
@@ -127,11 +128,22 @@ def splits(config: DictConfig, *, keep: bool = False) -> Splits:
     """The images that a run trains, validates and tests on, in memory.
 
     With `keep` the data set stays there for the next run of this process, which then need not read it again.
+    Raises RunError where they cannot be read.
     """
     source = plain(config.dataset)
     protocol = {name: source.pop(name) for name in ("val_size", "train_limit", "test_limit")}
-    dataset = kept_dataset(json.dumps(source)) if keep else instantiate(source)
-    return split(dataset, seed=config.seed, **protocol)
+    with data_explained():
+        dataset = kept_dataset(json.dumps(source)) if keep else instantiate(source)
+        return split(dataset, seed=config.seed, **protocol)
+
+
+@contextmanager
+def data_explained() -> Iterator[None]:
+    """Within, what is wrong with the data raises RunError."""
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from None
 
 
 @lru_cache(maxsize=1)
@@ -212,12 +224,14 @@ class Loaders:
 def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
     """Batches from images on the device; those for training are augmented."""
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
-    operations = {name: instantiate(operation) for name, operation in config.augmentation.items()}
+    operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
+    with data_explained():
+        prepared = [operation.prepared(splits.train.images) for operation in operations.values()]
     train_images = splits.train.to(machine.device)  # once, also where they are evaluated as well
     train = TrainLoader(
         train_images,
         batch_size=config.trainer.batch_size,
-        operations=[operation.prepared(splits.train.images) for operation in in_order(operations).values()],
+        operations=prepared,
         mixings=[instantiate(mixing) for _, mixing in sorted(config.mixing.items())],
         normalize=normalize,
         num_classes=len(splits.classes),
@@ -275,7 +289,7 @@ class Parts:
 def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
     """Build a run; one that is resumed is where its last checkpoint was taken.
 
-    With `keep_data` the data set stays in memory for the next run of this process. Raises `USER_ERRORS`.
+    With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
     """
     saved, _ = read_newest(run) if config.resume else (None, None)
     with described():

@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from engine.errors import RunError
 from engine.rundir import RunDirectory
 from engine.schema import Key, read_keys
 
@@ -33,7 +34,7 @@ PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages ma
 ABSENT = object()
 
 
-class CommandError(Exception):
+class CommandError(RunError):
     """A mistake on the command line; the message is one line that names it."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from engine.errors import RunError
 from engine.logging import say
 from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
@@ -26,8 +27,14 @@ UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeErro
 UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
 
 
-class CheckpointError(Exception):
+class CheckpointError(RunError):
     """A checkpoint that cannot be used; the message is one line that names the file and says why."""
+
+
+class NotSaved(RunError):
+    """A run has come to its end, but that could not be written; the message is one line that says so."""
+
+    status = 1
 
 
 class Checkpoints:

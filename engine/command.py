@@ -5,7 +5,6 @@ of a run named by `resume=` are put behind it; the help text lists the groups' o
 """
 
 import argparse
-import math
 import os
 import re
 import secrets
@@ -16,22 +15,18 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, product
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from engine.check import CONF, CommandError, check, did_you_mean
+from engine.check import CONF, CommandError, check
+from engine.overrides import MISTAKES, jobs, key_of, meant, reason
+from engine.resume import in_its_own_directory, with_resumed
 from engine.rundir import RunDirectory
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -40,18 +35,7 @@ HARMLESS |= {
     f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
 }
 HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
-MISTAKES = (
-    CommandError,
-    HydraException,
-    OmegaConfBaseException,
-    yaml.YAMLError,
-    UnicodeDecodeError,
-    OSError,
-    RecursionError,
-)
-MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
 LONGEST = 600  # characters of an answer
-LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
 
 
 def command_line(config_name: str) -> None:
@@ -69,10 +53,10 @@ def command_line(config_name: str) -> None:
             return check_completion(arguments.overrides)
         to_run = arguments.cfg is None and arguments.info is None
         overrides = arguments.overrides
-        if config_name == "config":
-            overrides = with_resumed(overrides, multirun=arguments.multirun)
         with initialized(arguments.config_dir), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Hydra's and OmegaConf's, of what is refused anyway
+            if config_name == "config":
+                overrides = with_resumed(overrides, multirun=arguments.multirun)
             configs = [check(config_name, job, to_run=to_run) for job in jobs(overrides, multirun=arguments.multirun)]
         if arguments.package and OmegaConf.select(configs[0], arguments.package) is None:
             raise CommandError(f"--package {arguments.package}: no such key")
@@ -84,8 +68,8 @@ def command_line(config_name: str) -> None:
     sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
 
 
-def leave(error: Exception | str, status: int = 2) -> NoReturn:
-    """Say what is wrong in one line on standard error and exit with `status`."""
+def leave(error: Exception) -> NoReturn:
+    """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2."""
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     said = " ".join(reason(error).split())
@@ -93,20 +77,7 @@ def leave(error: Exception | str, status: int = 2) -> NoReturn:
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     print(f"{name}: {said}", file=sys.stderr)
-    raise SystemExit(status)
-
-
-def reason(error: Exception | str) -> str:
-    """What an exception says of the mistake behind it."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
-    if isinstance(error, RecursionError):
-        return "something is nested too deeply, or holds itself"
-    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        return f"{error}: {str(error.__cause__).splitlines()[0]}"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    raise SystemExit(getattr(error, "status", 2))
 
 
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT) -> NoReturn:
@@ -140,13 +111,6 @@ def refuse_flag(message: str) -> NoReturn:
     if unknown:
         message = f"{unknown[1]}: no such flag; a setting is written without dashes, KEY=VALUE{meant(unknown[2])}"
     raise CommandError(message)
-
-
-def meant(word: str) -> str:
-    """What somebody may have meant who typed the name of a group or of an option alone."""
-    groups = {directory.name: directory for directory in CONF.iterdir() if directory.is_dir()}
-    chosen = [f"{group}={word}" for group, directory in groups.items() if (directory / f"{word}.yaml").is_file()]
-    return did_you_mean(word, [], first=[f"{word}=..."] if word in groups else chosen)
 
 
 def check_completion(overrides: Sequence[str]) -> None:
@@ -187,135 +151,6 @@ def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
     same = [name for name in subdirectories if "${" not in name and subdirectories.count(name) > 1]
     if multirun and same:
         raise CommandError(f"hydra.sweep.subdir={same[0]}: each job needs a directory of its own")
-
-
-# Settings
-
-
-def parse(override: str) -> Override:
-    """One argument as Hydra reads it. Raises CommandError for what it cannot read."""
-    if len(override) > LONGEST_SETTING:
-        raise CommandError(f"{override[:40]}...: longer than {LONGEST_SETTING:,} characters")
-    hydra = GlobalHydra.instance()
-    loader = hydra.config_loader() if hydra.is_initialized() else None
-    try:
-        (parsed,) = OverridesParser.create(config_loader=loader).parse_overrides([override])
-    except (RecursionError, ValueError) as error:
-        raise CommandError(f"{override}: {reason(error)}") from None
-    except HydraException:
-        if re.fullmatch(r"[\w.]+", override):
-            raise CommandError(f"{override}: this is not KEY=VALUE{meant(override)}") from None
-        raise CommandError(
-            f"{override}: this is not KEY=VALUE; a value with special characters wants quotes of its own, "
-            "'KEY=\"VALUE\"'"
-        ) from None
-    if not parsed.key_or_group:
-        raise CommandError(f"{override}: the key is missing")
-    return parsed
-
-
-def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
-    """The overrides of each job: of a sweep, every combination of its values."""
-    parsed = [parse(override) for override in overrides]
-    sweeper = next((override.value() for override in parsed if override.key_or_group == "hydra/sweeper"), "basic")
-    choices: list[list[Override]] = []
-    for override in parsed:
-        if override.is_sweep_override() and not multirun:
-            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
-        choices.append(swept(override, sweeper) if override.is_sweep_override() else [override])
-    count = math.prod(map(len, choices))
-    if count > MOST_JOBS:
-        raise CommandError(f"this sweep has {count:,} jobs or more, and {MOST_JOBS:,} is the most")
-    return (list(job) for job in product(*choices))
-
-
-def swept(override: Override, sweeper: Any) -> list[Override]:
-    """An override of a sweep for each of its values; of an interval, whose values another sweeper chooses, its ends."""
-    line, key = override.input_line, override.get_key_element()
-    if override.is_interval_sweep():
-        if sweeper == "basic":
-            raise CommandError(f"{line}: an interval is for a sweeper that chooses in it; here a,b,c or range(...)")
-        values = [str(override.value().start), str(override.value().end)]
-    else:
-        try:
-            values = list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
-        except ValueError as error:
-            raise CommandError(f"{line}: {error}") from None
-    if not values:
-        raise CommandError(f"{line}: there is no value in it")
-    return [parse(f"{key}={value}") for value in values]
-
-
-# Going on with a run
-
-
-def with_resumed(overrides: Sequence[str], *, multirun: bool) -> list[str]:
-    """The overrides as they are or, behind `resume=`, those of the resumed run and then the ones given now."""
-    given = {key_of(override): override for override in overrides}
-    word = parse(given.get("resume", "resume=null"))
-    if word.is_sweep_override() or (multirun and word.value() is not None):
-        raise CommandError("resume= goes on with one run, and without -m")
-    run = resumed(overrides)
-    if run is None:
-        return list(overrides)
-    if "hydra.run.dir" in given:
-        raise CommandError(f"{given['hydra.run.dir']}: resume= goes on in the directory of the run, leave this out")
-    if not run.path.is_dir():
-        raise CommandError(f"resume={run}: {'not a directory' if run.path.exists() else 'no such directory'}")
-    if not (run.newest and run.overrides.is_file()):
-        missing = run.overrides if run.newest else run.last
-        raise CommandError(f"resume={run}: there is no checkpoint to go on from ({missing} does not exist)")
-    saved = [override for override in saved_overrides(run) if key_of(override) not in given]
-    for override in saved:
-        require_harmless(override, run)
-    return [*saved, *overrides]
-
-
-def resumed(overrides: Sequence[str]) -> RunDirectory | None:
-    """The run that `resume=` names, or None; a value that is no text is left to be refused with its key."""
-    given = [parse(override).value() for override in overrides if key_of(override) == "resume" and "=" in override]
-    is_text = bool(given) and isinstance(given[-1], str) and bool(given[-1])
-    return RunDirectory(Path(os.path.expanduser(given[-1]))) if is_text else None
-
-
-def saved_overrides(run: RunDirectory) -> list[str]:
-    """The settings that a run was started with. Raises CommandError for a file that holds something else."""
-    try:
-        saved = yaml.safe_load(run.overrides.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise CommandError(f"{run.overrides} is damaged: {reason(error)}") from None
-    if not isinstance(saved, list) or not all(isinstance(override, str) for override in saved):
-        raise CommandError(f"{run.overrides} is damaged: it is no list of settings")
-    return saved
-
-
-def require_harmless(override: str, run: RunDirectory) -> None:
-    """Hold a saved setting to more than one that is typed, since a run's directory may come from somebody else.
-
-    It sets nothing of Hydra's, which could name code, and refers to nothing outside, such as the environment.
-    """
-    try:
-        name = parse(override).key_or_group
-    except CommandError as error:
-        raise CommandError(f"{run.overrides}: {error}") from None
-    if re.match(r"hydra\b", name):
-        raise CommandError(f"{run.overrides}: {override}: a setting of Hydra's is not taken from a file")
-    if re.search(r"\$\{[^}]*:", override):
-        raise CommandError(f"{run.overrides}: {override}: this reference is not followed out of a file; give the value")
-
-
-def in_its_own_directory(overrides: Sequence[str]) -> list[str]:
-    """What tells Hydra that a run goes on where it is; nothing for a new one."""
-    run = resumed(overrides)
-    if run is None:
-        return []
-    directory = str(run.path.resolve()).replace("'", r"\'")
-    return [f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
-
-
-def key_of(override: str) -> str:
-    """The key or group that an override sets."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:

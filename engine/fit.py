@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from data.loader import EvalLoader, TrainLoader
 from engine.checkpoint import Checkpoints
+from engine.errors import RunError
 from engine.evaluate import evaluate
 from engine.logging import RunLog
 from engine.machine import Precision
@@ -14,8 +15,10 @@ from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 
 
-class Diverged(Exception):
+class Diverged(RunError):
     """The loss or the weights are no longer numbers; the message is one line that says when."""
+
+    status = 1
 
 
 def fit(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.errors import RunError
+
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ONLY_ON_GPU = ("fp16", "tf32")
 
 
-class DeviceError(Exception):
+class DeviceError(RunError):
     """The machine lacks what the configuration asks for; the message is one line that names it."""
 
 

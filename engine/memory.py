@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine.errors import RunError
 
-class OutOfMemory(Exception):
+
+class OutOfMemory(RunError):
     """There is not enough memory; the message is one line that says for what, and what helps."""
+
+    status = 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:

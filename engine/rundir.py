@@ -1,5 +1,6 @@
 """Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
 
+import json
 import logging
 import os
 import re
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import yaml
 
+from engine.errors import RunError
 
-class DirectoryError(Exception):
+
+class DirectoryError(RunError):
     """The directory of a run cannot be worked in; the message is one line that says why."""
 
 
@@ -110,6 +113,15 @@ class RunDirectory:
     def newest(self) -> Path | None:
         """The newest checkpoint that there is, whether or not it is sound."""
         return next((file for file in (self.last, self.previous) if file.is_file()), None)
+
+    @property
+    def status(self) -> str | None:
+        """What result.json says of how it ended, or that it is running; None if it says nothing."""
+        try:
+            content = json.loads(self.result.read_text())
+        except (OSError, ValueError):
+            return None
+        return content.get("status") if isinstance(content, dict) else None
 
     @property
     def best(self) -> Path:

@@ -25,7 +25,9 @@ from engine.check import (
     make_schedule,
     steps_per_epoch,
 )
-from engine.command import MISTAKES, initialized, jobs, leave, refuse_flag, register_resolvers, with_resumed
+from engine.command import initialized, leave, refuse_flag, register_resolvers
+from engine.overrides import MISTAKES, jobs
+from engine.resume import with_resumed
 from schedulers import fed_part
 
 HELP = """\

@@ -12,9 +12,11 @@ from test_options import constructors, tiny_splits
 
 from engine import build
 from engine.check import CommandError, check, keys_of_files, known_keys, make_schedule
-from engine.command import initialized, parse
+from engine.command import initialized
+from engine.errors import RunError
 from engine.fit import set_learning_rate
 from engine.machine import machines
+from engine.overrides import parse
 from engine.schema import BOUND, LIST
 
 MODELS = sorted(constructors().values())
@@ -78,7 +80,7 @@ def build_network(config: DictConfig) -> None:
 
 def train_a_step(config: DictConfig) -> None:
     """Build everything else around a small network, and take a step."""
-    with suppress(build.USER_ERRORS):  # where this machine has no GPU
+    with suppress(RunError):  # where this machine has no GPU
         build.possible_machines(config)
     machine = machines(torch.device("cpu"), precision="fp32", memory_format="contiguous")[0]
     config = OmegaConf.merge(config, {"trainer": {"device": "cpu"}})

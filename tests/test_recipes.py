@@ -20,7 +20,8 @@ from data.cifar import CIFAR10
 from engine import build
 from engine import command as command_module
 from engine.check import check
-from engine.command import chosen_options, command_line, initialized, parse
+from engine.command import chosen_options, command_line, initialized
+from engine.overrides import parse
 from engine.recipes import as_markdown, recipes
 from engine.settings import difference
 

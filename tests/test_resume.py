@@ -1,16 +1,20 @@
 """An interrupted run that is resumed ends bitwise as if it had never been interrupted."""
 
+import json
+import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import option_names
+from conftest import ROOT, SMALL, option_names
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.command import command_line
 from engine.rundir import RunDirectory
 from engine.step import TrainStep
 
@@ -286,3 +290,82 @@ def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp
     assert exit_.value.code == 130
     assert f"to go on: python train.py resume={directory}" in capsys.readouterr().out
     assert train(f"resume={directory}", directory=directory).result["status"] == "finished"
+
+
+# resume=auto
+
+
+@pytest.fixture
+def unfinished(tmp_path, monkeypatch):
+    """Make a run that was interrupted, in outputs/ of an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name: str, *words: str, status: str = "interrupted", age: int = 0) -> RunDirectory:
+        run = RunDirectory(Path("outputs/2026-01-31") / name, words=words)
+        run.keep_words()
+        run.last.parent.mkdir()
+        torch.save({}, run.last)
+        os.utime(run.last, (1e9 - age, 1e9 - age))
+        run.result.write_text(json.dumps({"status": status}))
+        return run
+
+    return make
+
+
+def words_for(monkeypatch, *words: str) -> list[str]:
+    """What `python train.py resume=auto ...` hands to Hydra."""
+    monkeypatch.setattr("sys.argv", ["train.py", "resume=auto", *words])
+    command_line("config")
+    return sys.argv[1:]
+
+
+def test_auto_takes_the_newest_unfinished_run_of_the_same_settings(unfinished, monkeypatch, capsys):
+    words = ("dataset=shapes", "model=lenet5", "trainer.max_epochs=7")
+    unfinished("old", *words, age=50)
+    newest = unfinished("newest", *reversed(words), "trainer.device=cpu", age=10)  # the device makes no difference
+    unfinished("finished", *words, status="finished")
+    unfinished("another", *words, "seed=1")
+    unfinished("damaged").overrides.write_text("{")
+    unfinished("hostile").overrides.write_text("- hydra.launcher._target_=os.system\n")
+    found = words_for(monkeypatch, *words)
+    assert f"resume='{newest.path.resolve()}'" in found
+    assert f"hydra.run.dir='{newest.path.resolve()}'" in found
+    assert "resume=auto: going on with outputs/2026-01-31/newest" in capsys.readouterr().out
+
+
+def test_auto_begins_a_run_where_there_is_none(unfinished, monkeypatch, capsys):
+    unfinished("another", "dataset=shapes", "model=resnet20")
+    assert words_for(monkeypatch, "dataset=shapes", "model=lenet5") == ["dataset=shapes", "model=lenet5"]
+    assert "no unfinished run of these settings, a new one begins" in capsys.readouterr().out
+
+
+def test_auto_looks_in_the_directory_that_is_given(unfinished, monkeypatch):
+    words = ("dataset=shapes", "model=lenet5")
+    there, _ = unfinished("there", *words, age=50), unfinished("newer", *words)
+    place = f"hydra.run.dir={there.path}"
+    assert f"resume='{there.path.resolve()}'" in words_for(monkeypatch, *words, place)
+    elsewhere = "hydra.run.dir=outputs/elsewhere"
+    assert words_for(monkeypatch, *words, elsewhere) == [*words, elsewhere]
+
+
+def test_auto_as_a_real_command_goes_on_and_then_begins_anew(command, tmp_path):
+    words = [*SMALL, "trainer.max_epochs=3", "trainer.checkpoint_every_steps=1"]
+    script = (
+        "import runpy, signal, sys; from engine.step import TrainStep; plain = TrainStep.__call__\n"
+        "def step(self, state, *batch):\n"
+        "    plain(self, state, *batch)\n"
+        "    if state.step == 4: signal.raise_signal(signal.SIGTERM)\n"
+        "TrainStep.__call__ = step; sys.argv = ['train.py', *sys.argv[1:]]\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    )
+    stopped = command("-c", script, *words, "resume=auto", PYTHONPATH=str(ROOT))
+    assert stopped.returncode == 143, stopped.stderr
+    (run,) = (tmp_path / "outputs").glob("*/*")
+    goes_on = command("train.py", *words, "resume=auto")
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert f"resume=auto: going on with {run.relative_to(tmp_path)}" in goes_on.stdout
+    assert "epoch 3/3" in goes_on.stdout
+    assert "epoch 1/3" not in goes_on.stdout
+    again = command("train.py", *words, "resume=auto")
+    assert "a new one begins" in again.stdout
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == 2

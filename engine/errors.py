@@ -1,0 +1,7 @@
+"""What ends a run before it has a result, and is no mistake of the program's. No torch here."""
+
+
+class RunError(Exception):
+    """A run cannot be, or cannot go on; the message is one line for a person, `status` the exit status."""
+
+    status = 2

@@ -1,0 +1,330 @@
+"""What many runs came to: one row a configuration, mean and deviation over its seeds, as tables and as pictures.
+
+Configurations are ordered by their accuracy in validation, with that on the test images beside it: where nothing
+was held out, in the order of their names.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine import plot
+from engine.settings import FREE
+
+CONFIDENCE = 0.95
+# Words of a command that say where and when a run computes, rather than what.
+ELSEWHERE = {*FREE, "seed", "sweep", "sweep_on_error", "sweep_jobs_per_gpu"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: the words of its command by key, result.json and the lines of metrics.jsonl."""
+
+    directory: Path
+    words: dict[str, str]
+    result: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has a result."""
+        return self.result["status"] == "finished"
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The figures of its epochs."""
+        return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
+
+    def setting(self, key: str) -> str:
+        """What the run was given for a key or a group; a group that its command does not name has a default."""
+        chosen = self.words.get(key, self.result.get(key, ""))
+        return f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen)
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Of the weights and the epoch that the result is of; None without validation."""
+        weights = self.result["chosen_weights"]
+        return self.result.get("val_accuracy" if weights == "model" else f"val_accuracy_{weights}")
+
+
+def read_runs(directory: Path) -> list[Run]:
+    """All runs below a directory, those that are not finished among them."""
+    found = []
+    for file in sorted(directory.rglob("result.json")):
+        overrides = file.parent / ".hydra" / "overrides.yaml"
+        words = yaml.safe_load(overrides.read_text()) if overrides.exists() else []
+        pairs = (str(word).lstrip("+~").partition("=") for word in words)
+        found.append(Run(file.parent, {key: value for key, _, value in pairs}, json.loads(file.read_text())))
+    return found
+
+
+def varied(runs: Iterable[Run]) -> list[str]:
+    """The keys in which runs differ, in the order in which their commands name them, but for the seed."""
+    runs = list(runs)
+    keys = dict.fromkeys(key for run in runs for key in run.words if key not in ELSEWHERE and not is_hydras(key))
+    return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
+
+
+def is_hydras(key: str) -> bool:
+    """Whether a key or a group is one of Hydra's own."""
+    return key.startswith(("hydra.", "hydra/"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its values of the varied keys, and its finished runs."""
+
+    settings: tuple[str, ...]
+    runs: Sequence[Run]
+
+    def mean(self, figure: str) -> float:
+        """The mean of a figure of result.json over the seeds."""
+        return statistics.fmean(run.result[figure] for run in self.runs)
+
+    @property
+    def test_accuracies(self) -> dict[int, float]:
+        """By seed."""
+        return {run.result["seed"]: run.result["test_accuracy"] for run in self.runs}
+
+    @property
+    def val_accuracies(self) -> list[float]:
+        """As many as there are."""
+        return [run.val_accuracy for run in self.runs if run.val_accuracy is not None]
+
+    @property
+    def name(self) -> str:
+        """Its values in words."""
+        return ", ".join(self.settings) or "all runs"
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Finished runs by configuration, the best in validation first."""
+    finished = [run for run in runs if run.is_finished]
+    keys, groups = varied(runs), {}
+    for run in finished:
+        groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
+    found = [Row(settings, members) for settings, members in groups.items()]
+    return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), row.settings))
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def difference(first: dict[int, float], other: dict[int, float]) -> tuple[float, float] | None:
+    """How far the mean of `other` is from that of `first`, and half the length of its confidence interval.
+
+    By Student's t: of the differences seed by seed where both have the same seeds, else by Welch's
+    degrees of freedom. None where there is a single seed, or no scatter to go by.
+    """
+    from scipy.stats import t
+
+    mean = statistics.fmean(other.values()) - statistics.fmean(first.values())
+    if first.keys() == other.keys():
+        spread = deviation([other[seed] - first[seed] for seed in first])
+        error, freedom = (spread or 0) / math.sqrt(len(first)), len(first) - 1
+    else:
+        if min(len(first), len(other)) < 2:
+            return None
+        parts = [statistics.variance(some.values()) / len(some) for some in (first, other)]
+        error = math.sqrt(sum(parts))
+        shares = zip(parts, (first, other), strict=True)
+        freedom = sum(parts) ** 2 / (sum(part**2 / (len(some) - 1) for part, some in shares) or 1)
+    if not error or freedom <= 0:
+        return None
+    return mean, float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+
+
+# Tables
+
+NUMBERS = (
+    "seeds",
+    "val_accuracy",
+    "val_accuracy_std",
+    "test_accuracy",
+    "test_accuracy_std",
+    "difference",
+    "difference_ci",
+    "parameters",
+    "multiply_adds",
+    "images_per_second",
+    "seconds",
+)
+
+
+def numbers(row: Row, first: Row) -> dict[str, float | int | None]:
+    """A row's figures by the names in NUMBERS, accuracies as shares of 1; None for what there is not."""
+    tested, held_out = list(row.test_accuracies.values()), row.val_accuracies
+    apart = None if row is first else difference(first.test_accuracies, row.test_accuracies)
+    mean = statistics.fmean(tested)
+    return {
+        "seeds": len(row.runs),
+        "val_accuracy": statistics.fmean(held_out) if held_out else None,
+        "val_accuracy_std": deviation(held_out),
+        "test_accuracy": mean,
+        "test_accuracy_std": deviation(tested),
+        "difference": None if row is first else mean - statistics.fmean(first.test_accuracies.values()),
+        "difference_ci": apart[1] if apart else None,
+        "parameters": row.runs[0].result["params"],
+        "multiply_adds": row.runs[0].result["multiply_adds"],
+        "images_per_second": row.mean("images_per_second"),
+        "seconds": row.mean("seconds"),
+    }
+
+
+def spoken(found: dict[str, float | int | None]) -> list[str]:
+    """A row's figures as a person reads them: seeds, validation, test, difference, parameters and so on."""
+
+    def percent(name: str, error: str, sign: str = "") -> str:
+        if found[name] is None:
+            return "-"
+        plus_minus = "" if found[error] is None else f" +- {100 * found[error]:.2f}"
+        return f"{100 * found[name]:{sign}.2f}{plus_minus}"
+
+    minutes, seconds = divmod(round(found["seconds"]), 60)
+    return [
+        str(found["seeds"]),
+        percent("val_accuracy", "val_accuracy_std"),
+        percent("test_accuracy", "test_accuracy_std"),
+        percent("difference", "difference_ci", "+"),
+        f"{found['parameters']:,}",
+        f"{found['multiply_adds'] / 1e6:,.1f} M",
+        f"{found['images_per_second']:,.0f}",
+        f"{minutes}:{seconds:02}",
+    ]
+
+
+TITLES = ("seeds", "val, %", "test, %", "to the first", "parameters", "multiply-adds", "images/s", "time")
+
+
+def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns and the rows of the table, as text."""
+    found = rows(runs)
+    return [*varied(runs), *TITLES], [[*row.settings, *spoken(numbers(row, found[0]))] for row in found]
+
+
+def as_text(runs: Sequence[Run]) -> str:
+    """The table for a terminal, and below it what became of the runs that are not in it."""
+    titles, body = cells(runs)
+    widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
+    left = len(titles) - len(TITLES)
+    lines = [
+        "  ".join(
+            f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [titles, *body]
+    ]
+    return "\n".join([*lines, *notes(runs)])
+
+
+def as_markdown(runs: Sequence[Run]) -> str:
+    """The table for a README."""
+    titles, body = cells(runs)
+    rules = ["---"] * (len(titles) - len(TITLES)) + ["---:"] * len(TITLES)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, rules, *body]) + "\n"
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """The table for a program: plain numbers, accuracies as shares of 1, seconds."""
+    found, text = rows(runs), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*varied(runs), *NUMBERS])
+    for row in found:
+        figures = numbers(row, found[0])
+        writer.writerow([*row.settings, *("" if figures[name] is None else figures[name] for name in NUMBERS)])
+    return text.getvalue()
+
+
+def notes(runs: Sequence[Run]) -> list[str]:
+    """What the table leaves out, a line each."""
+    found = ["accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"]
+    for run in runs:
+        if not run.is_finished:
+            reason = f": {run.result['error']}" if "error" in run.result else ""
+            found.append(f"{run.directory.name}: {run.result['status']} after {run.result['epochs']} epochs{reason}")
+    return ["", *found]
+
+
+# Pictures
+
+
+def draw(runs: Sequence[Run], directory: Path) -> list[Path]:
+    """Accuracy against parameters and against time, and learning curves: the files written."""
+    found = rows(runs)
+    files = [directory / f"leaderboard_{name}.png" for name in ("parameters", "time", "curves")]
+    scatter(found, "parameters", files[0])
+    scatter(found, "seconds", files[1])
+    curves(found, files[2])
+    return files
+
+
+def colour(number: int) -> str:
+    """Of a row by its place; those behind the first few are grey."""
+    return plot.COLOURS[number] if number < len(plot.COLOURS) else "#b3b3b3"
+
+
+def scatter(found: Sequence[Row], figure: str, file: Path) -> None:
+    """Test accuracy against another figure, with a bar of a deviation each way; the first rows with their names."""
+    canvas, (panel,) = plot.figure(width=7.5, height=4.4)
+    for number, row in reversed(list(enumerate(found))):
+        figures = numbers(row, found[0])
+        x, y = figures[figure], 100 * figures["test_accuracy"]
+        spread = 100 * (figures["test_accuracy_std"] or 0)
+        panel.errorbar(x, y, yerr=spread, fmt="o", color=colour(number), capsize=3, label=row.name)
+        if number < len(plot.COLOURS):
+            place = {"xytext": (8, 5), "textcoords": "offset points"}
+            panel.annotate(row.name, (x, y), **place, fontsize=9, color=colour(number))
+    panel.set(xscale="log")
+    panel.margins(x=0.3, y=0.15)
+    panel.set_xlabel({"parameters": "parameters", "seconds": "seconds of training"}[figure], color=plot.INK)
+    panel.set_ylabel("test accuracy, %", color=plot.INK)
+    plot.save(canvas, file)
+
+
+def curves(found: Sequence[Row], file: Path) -> None:
+    """Validation accuracy (training accuracy without validation) by epoch: the mean, and a band of a deviation."""
+    canvas, (panel,) = plot.figure(width=7.5, height=4.4)
+    held_out = all(row.val_accuracies for row in found)
+    for number, row in reversed(list(enumerate(found))):
+        lines = [accuracies(run, held_out) for run in row.runs]
+        columns = list(zip(*(line[: min(map(len, lines))] for line in lines), strict=True))
+        means = [100 * statistics.fmean(column) for column in columns]
+        spreads = [100 * (deviation(column) or 0) for column in columns]
+        epochs, is_named = range(1, len(means) + 1), number < len(plot.COLOURS)
+        label = row.name if is_named else "_"  # which a legend leaves out
+        panel.plot(epochs, means, color=colour(number), linewidth=1.8 if is_named else 0.8, label=label)
+        if is_named:
+            low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+            high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+            panel.fill_between(epochs, low, high, color=colour(number), alpha=0.15, linewidth=0)
+    panel.set_xlabel("epoch", color=plot.INK)
+    panel.set_ylabel(f"{'validation' if held_out else 'training'} accuracy, %", color=plot.INK)
+    panel.legend(frameon=False, fontsize=9, labelcolor=plot.INK, loc="lower right", reverse=True)
+    plot.save(canvas, file)
+
+
+def accuracies(run: Run, held_out: bool) -> list[float]:
+    """A run's accuracy in validation or in training, epoch by epoch."""
+    key = "val_accuracy" if held_out else next(key for key in run.records[0] if key.startswith("train_accuracy"))
+    return [record[key] for record in run.records]
+
+
+def write(directory: Path) -> str:
+    """Write leaderboard.csv, leaderboard.md and the pictures into a directory of runs; the table for a terminal."""
+    runs = read_runs(directory)
+    if not any(run.is_finished for run in runs):
+        return "\n".join([f"{directory}: no run is finished", *notes(runs)[2:]])
+    (directory / "leaderboard.csv").write_text(as_csv(runs))
+    (directory / "leaderboard.md").write_text(as_markdown(runs))
+    draw(runs, directory)
+    return as_text(runs)

@@ -1,0 +1,107 @@
+"""The words of a command line as Hydra reads them: settings, and the jobs of a sweep. No torch here."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.check import CONF, CommandError, did_you_mean
+
+MISTAKES = (
+    CommandError,
+    HydraException,
+    OmegaConfBaseException,
+    yaml.YAMLError,
+    UnicodeDecodeError,
+    OSError,
+    RecursionError,
+)
+MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
+LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
+
+
+def parse(override: str) -> Override:
+    """One argument as Hydra reads it. Raises CommandError for what it cannot read."""
+    if len(override) > LONGEST_SETTING:
+        raise CommandError(f"{override[:40]}...: longer than {LONGEST_SETTING:,} characters")
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    try:
+        (parsed,) = OverridesParser.create(config_loader=loader).parse_overrides([override])
+    except (RecursionError, ValueError) as error:
+        raise CommandError(f"{override}: {reason(error)}") from None
+    except HydraException:
+        if re.fullmatch(r"[\w.]+", override):
+            raise CommandError(f"{override}: this is not KEY=VALUE{meant(override)}") from None
+        raise CommandError(
+            f"{override}: this is not KEY=VALUE; a value with special characters wants quotes of its own, "
+            "'KEY=\"VALUE\"'"
+        ) from None
+    if not parsed.key_or_group:
+        raise CommandError(f"{override}: the key is missing")
+    return parsed
+
+
+def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
+    """The overrides of each job: of a sweep, every combination of its values."""
+    parsed = [parse(override) for override in overrides]
+    sweeper = next((override.value() for override in parsed if override.key_or_group == "hydra/sweeper"), "basic")
+    choices: list[list[Override]] = []
+    for override in parsed:
+        if override.is_sweep_override() and not multirun:
+            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
+        choices.append(swept(override, sweeper) if override.is_sweep_override() else [override])
+    count = math.prod(map(len, choices))
+    if count > MOST_JOBS:
+        raise CommandError(f"this sweep has {count:,} jobs or more, and {MOST_JOBS:,} is the most")
+    return (list(job) for job in product(*choices))
+
+
+def swept(override: Override, sweeper: Any) -> list[Override]:
+    """An override of a sweep for each of its values; of an interval, whose values another sweeper chooses, its ends."""
+    line, key = override.input_line, override.get_key_element()
+    if override.is_interval_sweep():
+        if sweeper == "basic":
+            raise CommandError(f"{line}: an interval is for a sweeper that chooses in it; here a,b,c or range(...)")
+        values = [str(override.value().start), str(override.value().end)]
+    else:
+        try:
+            values = list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        except ValueError as error:
+            raise CommandError(f"{line}: {error}") from None
+    if not values:
+        raise CommandError(f"{line}: there is no value in it")
+    return [parse(f"{key}={value}") for value in values]
+
+
+def meant(word: str) -> str:
+    """What somebody may have meant who typed the name of a group or of an option alone."""
+    groups = {directory.name: directory for directory in CONF.iterdir() if directory.is_dir()}
+    chosen = [f"{group}={word}" for group, directory in groups.items() if (directory / f"{word}.yaml").is_file()]
+    return did_you_mean(word, [], first=[f"{word}=..."] if word in groups else chosen)
+
+
+def key_of(override: str) -> str:
+    """The key or group that an override sets."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def reason(error: Exception) -> str:
+    """What an exception says of the mistake behind it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
+    if isinstance(error, RecursionError):
+        return "something is nested too deeply, or holds itself"
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return f"{error}: {str(error.__cause__).splitlines()[0]}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
