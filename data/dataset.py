@@ -3,13 +3,29 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 
 class DataError(Exception):
-    """Something is wrong with the data that a user can put right; the message is one line that says what."""
+    """Something is wrong with the data that a user can put right; the message is one line that says what.
+
+    Names of files and what servers say may hold anything: line breaks, and what else is not to be printed
+    (a terminal would obey it), are written as escapes.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message))
+
+
+def user_path(text: str) -> Path:
+    """The path that a user means, who may write ~ or ~name for a home. Raises DataError where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"{text}: there is no such home directory") from None
 
 
 @dataclass(frozen=True)
@@ -103,8 +119,7 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     its own random phase; sorting by that position interleaves the classes.
     """
     position = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        members = (labels == label).nonzero().squeeze(1)
+    for members in labels.argsort(stable=True).split(labels.unique(return_counts=True)[1].tolist()):
         rank = torch.randperm(len(members), generator=generator)
         phase = torch.rand((), generator=generator, dtype=torch.float64)
         position[members] = (rank + phase) / len(members)

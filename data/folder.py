@@ -1,5 +1,8 @@
 """A user's own images: `train/<class>/*` and `test/<class>/*`, in any common format and of any size."""
 
+import os
+import stat
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,79 +11,130 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.dataset import DataError, Dataset, Images
+from data.dataset import DataError, Dataset, Images, user_path
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+# What may be in the files, whatever their names say. Pillow knows more, and would start Ghostscript for one of them.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+FORM = "train/<class>/*.png or the like, and test/<class>/* as well"
+LEAST_SIDE = 4
+MOST_PIXELS = 1 << 26  # 8192 x 8192, 0.2 GB decoded; below the size from which Pillow warns
 
 
 def folder(*, root: str, image_size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Dataset:
     """The images below `root`, each resized to a square of `image_size` pixels where it is not one already.
 
-    Classes are the folders of `train/` in alphabetical order. Raises DataError, which names the
-    file or folder, for a missing or empty folder, a single class, a class in test that train lacks,
-    or a file that is no image.
+    Classes are the folders of `train/` in alphabetical order; names that begin with a dot do not count.
+    Raises DataError, which names the file or folder, for a missing, empty or unreadable folder, a single
+    class, a class in test that train lacks, or a file that is no image of 4x4 to 67 million pixels.
     """
-    base = Path(root).expanduser()
+    base = user_path(root)
     classes = class_names(base / "train")
     if len(classes) == 1:
         raise DataError(f"{base / 'train'} has one class, {classes[0]}: there is nothing to tell apart")
-    unknown = sorted(set(class_names(base / "test")) - set(classes))
+    tested = class_names(base / "test")
+    unknown = sorted(set(tested) - set(classes))
     if unknown:
         raise DataError(f"{base / 'test' / unknown[0]} is a class that {base / 'train'} lacks")
     return Dataset(
-        train=read_split(base / "train", classes, image_size),
-        test=read_split(base / "test", classes, image_size),
+        train=read_split(base / "train", classes, classes, image_size),
+        test=read_split(base / "test", tested, classes, image_size),
         classes=classes,
         mean=mean or (),
         std=std or (),
     )
 
 
+def visible(directory: Path) -> list[str]:
+    """The names in a directory, in order, without those that begin with a dot. Raises DataError."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{directory} is not a directory: dataset=folder wants {FORM}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def class_names(split: Path) -> list[str]:
     """The names of the folders in `split`. Raises DataError where there is none."""
-    if not split.is_dir():
-        raise DataError(f"{split} is not a directory: dataset=folder wants {split}/<class>/*.png or the like")
-    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = []
+    for name in visible(split):
+        if os.path.isdir(split / name):
+            names.append(name)
+        elif not os.path.exists(split / name):  # no class shall be missing because a disk is
+            raise DataError(f"{split / name} leads nowhere, or where nothing may be read")
     if not names:
-        raise DataError(f"{split} has no folders: dataset=folder wants one for each class")
+        raise DataError(f"{split} has no folders, one for each class: dataset=folder wants {FORM}")
+    for name in names:
+        if any("\ud800" <= sign <= "\udfff" for sign in name):  # bytes that are no UTF-8
+            raise DataError(f"{split / name} is no name for a class: it is not UTF-8")
     return names
 
 
-def read_split(split: Path, classes: Sequence[str], image_size: int) -> Images:
-    """All images of one split with the positions of their classes as labels."""
-    files, labels = [], []
-    for label, name in enumerate(classes):
+def read_split(split: Path, names: Sequence[str], classes: Sequence[str], image_size: int) -> Images:
+    """All images of the classes `names` in one split, with the positions of these among all classes as labels."""
+    files, labels, positions = [], [], {name: label for label, name in enumerate(classes)}
+    for name in names:
         directory = split / name
-        found = sorted(file for file in directory.glob("*") if file.suffix.lower() in SUFFIXES)
-        if directory.is_dir() and not found:
+        found = [directory / file for file in visible(directory) if os.path.splitext(file)[1].lower() in SUFFIXES]
+        if not found:
             raise DataError(f"{directory} holds no image ({', '.join(sorted(SUFFIXES))})")
         files += found
-        labels += [label] * len(found)
-    images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
+        labels += [positions[name]] * len(found)
+    try:
+        images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
+    except (MemoryError, ValueError):
+        size = f"{image_size}x{image_size}"
+        raise DataError(f"{split} has {len(files):,} images: with {size} pixels they need too much memory") from None
 
-    def decode(index: int) -> None:
-        images[index] = read_image(files[index], image_size)
+    def decode(index: int) -> DataError | None:
+        try:
+            images[index] = read_image(files[index], image_size)
+        except DataError as error:
+            return error
+        return None
 
-    with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
-        for _ in pool.map(decode, range(len(files)), chunksize=64):
-            pass
+    # Decoding leaves Python's lock. What Pillow warns of is told here: a file is read, or refused.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")
+        failures = [error for error in pool.map(decode, range(len(files))) if error]
+    if failures:
+        others = f" (and {len(failures) - 1:,} more images in {split} are no better)" if len(failures) > 1 else ""
+        raise DataError(f"{failures[0]}{others}")
     return Images(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels, dtype=torch.int64))
 
 
 def read_image(file: Path, image_size: int) -> np.ndarray:
     """One image as uint8 [image_size, image_size, 3], whatever its size and mode. Raises DataError that names it."""
     try:
-        with Image.open(file) as image:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would let us wait
+            raise DataError(f"{file} is not a plain file")
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if min(width, height) < LEAST_SIDE:
+                raise DataError(f"{file} has {width}x{height} pixels: it is too small to show anything")
+            if width * height > MOST_PIXELS:
+                raise DataError(f"{file} has {width}x{height} pixels: more than {MOST_PIXELS:,} are not decoded")
             image = as_rgb(ImageOps.exif_transpose(image))
             if image.size != (image_size, image_size):
                 image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as an image: {error}") from None
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{file} cannot be read as an image: it is none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # of many kinds: Pillow's readers trust what they read
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise DataError(f"{file} cannot be read as an image: {reason}") from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Three channels of eight bits: transparent places on white, and of sixteen bits of grey the upper eight."""
+    """Three channels of eight bits: transparent places on white, and of sixteen bits of grey the upper eight.
+
+    Raises ValueError for floating-point pixels.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, and nothing says which of them is white")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

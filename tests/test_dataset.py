@@ -1,12 +1,9 @@
 """Where images come from, and how they are divided."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from data.dataset import DataError, Dataset, Images, channel_statistics, split
-from data.folder import folder, read_image
+from data.dataset import DataError, Dataset, Images, channel_statistics, split, stratified_order
 from data.shapes import OUTLINES, TEXTURES, shapes
 
 
@@ -46,6 +43,22 @@ def test_each_class_keeps_its_share():
 def test_classes_of_equal_size_are_divided_equally():
     data = Dataset(labelled(torch.arange(200) % 10), labelled(torch.arange(10)), list("abcdefghij"), [0.5], [0.2])
     assert split(data, val_size=50).val.labels.bincount().tolist() == [5] * 10
+
+
+def test_a_class_takes_its_random_numbers_in_the_order_of_the_labels():
+    """What is held out stays the same from version to version, also where labels are missing."""
+    labels = torch.tensor([3, 0, 3, 3, 7, 0, 7, 3, 0, 7])
+    generator, position = torch.Generator().manual_seed(5), torch.empty(10, dtype=torch.float64)
+    for label in (0, 3, 7):
+        members = (labels == label).nonzero().squeeze(1)
+        rank = torch.randperm(len(members), generator=generator)
+        position[members] = (rank + torch.rand((), generator=generator, dtype=torch.float64)) / len(members)
+    assert torch.equal(stratified_order(labels, torch.Generator().manual_seed(5)), position.argsort())
+
+
+def test_an_error_is_one_line_whatever_is_named_in_it():
+    error = DataError("train/a\nb\r\x1b[2J\u2028猫 é\udcff: no image")
+    assert str(error) == r"train/a\nb\r\x1b[2J\u2028猫 é\udcff: no image"
 
 
 def test_the_division_follows_from_the_seed():
@@ -97,90 +110,6 @@ def test_shapes_are_balanced_and_follow_from_the_seed(classes):
     assert not torch.equal(first.train.images, other.train.images)
     assert not torch.equal(first.train.images[:100], first.test.images)
     assert (len(OUTLINES), len(TEXTURES)) == (10, 10)
-
-
-# A folder of images
-
-
-def write(path, color=(200, 100, 50), size=(32, 32), mode="RGB"):
-    """An image file of one colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).convert(mode).save(path)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Two classes, one of them with a name in another alphabet, images of several sizes and modes."""
-    for split_name in ("train", "test"):
-        write(tmp_path / split_name / "猫 cat" / "a.png")
-        write(tmp_path / split_name / "猫 cat" / "b.JPG", size=(64, 48))
-        write(tmp_path / split_name / "dog" / "a.jpeg", size=(10, 90))
-        write(tmp_path / split_name / "dog" / "b.png", mode="L")
-        write(tmp_path / split_name / "dog" / "c.png", mode="RGBA")
-        (tmp_path / split_name / "dog" / "notes.txt").write_text("not an image")
-    return tmp_path
-
-
-def load(path, image_size=32):
-    """The folder as the program reads it."""
-    return folder(root=str(path), image_size=image_size, mean=None, std=None)
-
-
-def test_folder_reads_all_sizes_and_modes(photos):
-    data = load(photos)
-    assert data.classes == ["dog", "猫 cat"]
-    assert data.train.images.shape == (5, 3, 32, 32)
-    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
-    assert data.train.images[3, :, 0, 0].tolist() == [200, 100, 50]
-    assert load(photos, image_size=48).test.images.shape == (5, 3, 48, 48)
-
-
-def test_folder_without_train(tmp_path):
-    with pytest.raises(DataError, match="train is not a directory"):
-        load(tmp_path)
-
-
-def test_folder_with_a_class_that_is_only_in_test(photos):
-    write(photos / "test" / "bird" / "a.png")
-    with pytest.raises(DataError, match=r"test/bird is a class that .*train lacks"):
-        load(photos)
-
-
-def test_folder_with_an_empty_class(photos):
-    (photos / "train" / "empty").mkdir()
-    with pytest.raises(DataError, match=r"train/empty holds no image"):
-        load(photos)
-
-
-def test_folder_with_a_broken_image(photos):
-    (photos / "train" / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
-    with pytest.raises(DataError, match=r"dog/broken\.png cannot be read as an image"):
-        load(photos)
-
-
-def test_folder_with_one_class(tmp_path):
-    for part in ("train", "test"):
-        (tmp_path / part / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match="has one class, cat: there is nothing to tell apart"):
-        folder(root=str(tmp_path), image_size=32, mean=None, std=None)
-
-
-def test_images_of_other_modes(tmp_path):
-    """Sixteen bits of grey keep their upper eight, transparent places are white, and a turned photograph is upright."""
-    ramp = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
-    Image.fromarray(ramp).save(tmp_path / "grey.png")
-    assert (read_image(tmp_path / "grey.png", 32) == (ramp >> 8)[..., None]).all()
-
-    Image.fromarray(np.zeros((32, 32, 4), dtype=np.uint8)).save(tmp_path / "clear.png")
-    assert (read_image(tmp_path / "clear.png", 32) == 255).all()
-
-    upright = np.zeros((32, 32, 3), dtype=np.uint8)
-    upright[:16] = 255
-    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
-    turned.save(tmp_path / "turned.png", exif=exif)
-    assert (read_image(tmp_path / "turned.png", 32) == upright).all()
 
 
 def test_one_given_statistic_is_kept_and_the_other_measured():
