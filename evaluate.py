@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from engine.check import find_checkpoint
 from engine.command import command_line, leave
 from engine.errors import RunError
+from engine.memory import memory_explained
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -18,18 +19,19 @@ def main(config: DictConfig) -> None:
 
     file = find_checkpoint(config.checkpoint)
     try:
-        trained = build.trained(
-            read(file),
-            weights=config.weights,
-            device=config.device,
-            eval_batch_size=config.eval_batch_size,
-            root=config.root,
-            tta=config.tta,
-        )
+        with memory_explained(str(file), helps="lower eval_batch_size"):
+            trained = build.trained(
+                read(file),
+                weights=config.weights,
+                device=config.device,
+                eval_batch_size=config.eval_batch_size,
+                root=config.root,
+                tta=config.tta,
+            )
+            figures = evaluate(trained.model, trained.test, precision=trained.precision, views=trained.views)
+        report.evaluation(file, trained.weights, figures, trained.classes)
     except RunError as error:
         leave(error)
-    figures = evaluate(trained.model, trained.test, precision=trained.precision, views=trained.views)
-    report.evaluation(file, trained.weights, figures, trained.classes)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import struct
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,8 +25,8 @@ FORMAT = 4
 SLOWEST = 1 / 1024  # a run that diverges at so small a share of its learning rate is given up
 
 # What reading arbitrary bytes as a zip archive or a pickle may raise.
-UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError)
-UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError)
+UNREADABLE += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class CheckpointError(RunError):
@@ -32,7 +34,7 @@ class CheckpointError(RunError):
 
 
 class NotSaved(RunError):
-    """A run has come to its end, but that could not be written; the message is one line that says so."""
+    """What a program came to could not be written; the message is one line that says so."""
 
     status = 1
 
@@ -197,7 +199,9 @@ def read(path: Path) -> dict[str, Any]:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
             damaged = archive.testzip()
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
+            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:100]
         raise CheckpointError(f"{path} is not a checkpoint{reason and f': {reason}'}") from None

@@ -56,6 +56,7 @@ class RunLog:
         self.records = records
         self.refused: set[str] = set()
         self.events: EventFile | None = None
+        self.has_curves = run.tensorboard.is_dir()  # whether all epochs but perhaps the last are in TensorBoard's files
 
     def __enter__(self) -> "RunLog":
         self.attempt(self.run.overrides.name, self.run.keep_words)
@@ -95,7 +96,7 @@ class RunLog:
         def write() -> None:
             if self.events is None:
                 # The last epoch is written again, since the end of the run may stand at the same step.
-                known = 0 if self.run.tensorboard.name in self.refused else max(len(self.records) - 1, 0)
+                known = max(len(self.records) - 1, 0) if self.has_curves else 0
                 self.events = EventFile(self.run.tensorboard, step=known)
                 for record in self.records[known:]:
                     add_record(self.events, record)
@@ -103,7 +104,8 @@ class RunLog:
             self.events.flush()
 
         was_open = self.events is not None
-        if not self.attempt(self.run.tensorboard.name, write):
+        self.has_curves = self.attempt(self.run.tensorboard.name, write)
+        if not self.has_curves:
             self.close_events()
             if was_open:  # a new file may do, above all if the old one was deleted
                 self.in_tensorboard(add)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import Parts
+from engine.checkpoint import NotSaved
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say, write_json
 from engine.machine import describe_device
@@ -125,7 +126,10 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
 
 
 def evaluation(file: Path, weights: str, figures: Evaluation, classes: Sequence[str]) -> None:
-    """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file."""
+    """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file.
+
+    Raises NotSaved.
+    """
     say(f"{file}{'' if weights == 'model' else f', {weights}'}: {figures.images:,} test images")
     say(f"loss {figures.loss:.4f}, accuracy {percent(figures.accuracy)}, top-5 {percent(figures.top5_accuracy)}")
     width = max(len(name) for name in classes)
@@ -133,5 +137,8 @@ def evaluation(file: Path, weights: str, figures: Evaluation, classes: Sequence[
         say(f"  {name:<{width}}  {'no images' if accuracy is None else f'{percent(accuracy):>9}'}")
     directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
     content = asdict(figures) | {"class_accuracy": dict(zip(classes, figures.class_accuracy, strict=True))}
-    write_json(directory / "evaluation.json", {"checkpoint": str(file), "weights": weights, **content})
+    try:
+        write_json(directory / "evaluation.json", {"checkpoint": str(file), "weights": weights, **content})
+    except OSError as error:
+        raise NotSaved(f"{directory / 'evaluation.json'} could not be written ({error.strerror})") from None
     say(f"written to {RunDirectory(directory)}/evaluation.json")

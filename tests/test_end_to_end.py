@@ -271,6 +271,11 @@ def test_options_of_ones_own_directory(command, tmp_path):
     assert "model=mine: no such option" in ended.stderr
     ended = command("evaluate.py", "checkpoint='my run'", "root=elsewhere")
     assert "root=elsewhere: the data set of this run is not read from a directory" in ended.stderr
+    (tmp_path / "my run" / "evaluation.json").mkdir()
+    ended = command("evaluate.py", "checkpoint='my run'")
+    assert ended.returncode == 1
+    assert "top-5" in ended.stdout
+    assert ended.stderr == "evaluate.py: my run/evaluation.json could not be written (Is a directory)\n"
 
 
 @pytest.mark.slow
