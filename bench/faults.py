@@ -58,6 +58,7 @@ SETTINGS = (
     "trainer.precision=fp32",
     "trainer.memory_format=channels_last",
 )
+CLOCKS = {"seconds", "images_per_second", "git_revision"}  # and what changes where somebody works on the source
 PATIENCE = 300.0  # seconds until a run counts as hanging
 
 
@@ -213,10 +214,7 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
 
 def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures without those of the clock."""
-    return [
-        {name: value for name, value in record.items() if name not in {"seconds", "images_per_second"}}
-        for record in records
-    ]
+    return [{name: value for name, value in record.items() if name not in CLOCKS} for record in records]
 
 
 def differences(first: Any, second: Any, where: str = "") -> Iterator[str]:
