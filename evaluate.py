@@ -1,9 +1,9 @@
-"""Evaluate a trained network: python evaluate.py checkpoint=PATH; --help says more."""
+"""Evaluate trained networks: python evaluate.py checkpoint=PATH; --help says more."""
 
 import hydra
 from omegaconf import DictConfig
 
-from engine.check import find_checkpoint
+from engine.check import find_checkpoints
 from engine.command import command_line, leave
 from engine.errors import RunError
 from engine.memory import memory_explained
@@ -11,25 +11,25 @@ from engine.memory import memory_explained
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """The figures of one checkpoint on the test images that its run was given."""
+    """The report of one network, or of several side by side, on the test images that their runs were given."""
     # These import torch, which takes seconds: only once the command is known to be good.
-    from engine import build, report
+    from engine import build, examine
     from engine.checkpoint import read
-    from engine.evaluate import evaluate
 
-    file = find_checkpoint(config.checkpoint)
+    networks = []
     try:
-        with memory_explained(str(file), helps="lower eval_batch_size"):
-            trained = build.trained(
-                read(file),
-                weights=config.weights,
-                device=config.device,
-                eval_batch_size=config.eval_batch_size,
-                root=config.root,
-                tta=config.tta,
-            )
-            figures = evaluate(trained.model, trained.test, precision=trained.precision, views=trained.views)
-        report.evaluation(file, trained.weights, figures, trained.classes)
+        for name, file in find_checkpoints(config.checkpoint).items():
+            with memory_explained(name, helps="lower eval_batch_size"):
+                trained = build.trained(
+                    read(file),
+                    weights=config.weights,
+                    device=config.device,
+                    eval_batch_size=config.eval_batch_size,
+                    root=config.root,
+                    tta=config.tta,
+                )
+                networks.append(examine.examined(trained, file, name))
+        examine.report(networks)
     except RunError as error:
         leave(error)
 

@@ -333,11 +333,12 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network from a checkpoint, with the images to test it on."""
+    """A network from a checkpoint, with the images to test it on, and those that were held out in its training."""
 
     model: nn.Module
     weights: str
     test: EvalLoader
+    val: EvalLoader  # empty where none were held out
     classes: Sequence[str]
     precision: Precision
     views: Views
@@ -397,9 +398,9 @@ def rebuild(
             f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"
         )
     normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
-    test = evaluation_loader(config, images.test, normalize)
+    test, val = (evaluation_loader(config, some, normalize) for some in (images.test, images.val))
     views = instantiate(saved["tta"] if tta is None else tta)
-    return Trained(model, name, test, checkpoint["classes"], here.precision, views)
+    return Trained(model, name, test, val, checkpoint["classes"], here.precision, views)
 
 
 def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:

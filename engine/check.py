@@ -66,7 +66,7 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
         check_model(config)
         check_together(config)
     elif to_run:
-        find_checkpoint(config.checkpoint)
+        find_checkpoints(config.checkpoint)
     return config
 
 
@@ -307,6 +307,24 @@ def as_typed(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
         return f"'{value}'"  # text that looks like something else
     return str(value)
+
+
+def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
+    """The files that `checkpoint=` means, one or a list, by a name for each: what distinguishes it from the others.
+
+    Raises CommandError where one is missing or there twice.
+    """
+    paths = [given] if isinstance(given, str) else list(given)
+    if not paths:
+        raise CommandError("checkpoint=[]: at least one is wanted")
+    found = [find_checkpoint(path) for path in paths]
+    if again := [path for path, file in zip(paths, found, strict=True) if found.count(file) > 1]:
+        raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is there twice")
+    if len(paths) == 1:
+        return {str(found[0]): found[0]}
+    absolute = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    common = os.path.commonpath(absolute)
+    return {os.path.relpath(path, common): file for path, file in zip(absolute, found, strict=True)}
 
 
 def find_checkpoint(path: str) -> Path:

@@ -1,9 +1,6 @@
 """What a run says of itself at its beginning and at its end."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import Parts
-from engine.checkpoint import NotSaved
-from engine.evaluate import Evaluation, evaluate
-from engine.logging import percent, say, write_json
+from engine.evaluate import evaluate
+from engine.logging import percent, say
 from engine.machine import describe_device
 from engine.rundir import RunDirectory
 from engine.runtime import git_revision, versions
@@ -123,22 +119,3 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
         say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
-
-
-def evaluation(file: Path, weights: str, figures: Evaluation, classes: Sequence[str]) -> None:
-    """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file.
-
-    Raises NotSaved.
-    """
-    say(f"{file}{'' if weights == 'model' else f', {weights}'}: {figures.images:,} test images")
-    say(f"loss {figures.loss:.4f}, accuracy {percent(figures.accuracy)}, top-5 {percent(figures.top5_accuracy)}")
-    width = max(len(name) for name in classes)
-    for name, accuracy in zip(classes, figures.class_accuracy, strict=True):
-        say(f"  {name:<{width}}  {'no images' if accuracy is None else f'{percent(accuracy):>9}'}")
-    directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    content = asdict(figures) | {"class_accuracy": dict(zip(classes, figures.class_accuracy, strict=True))}
-    try:
-        write_json(directory / "evaluation.json", {"checkpoint": str(file), "weights": weights, **content})
-    except OSError as error:
-        raise NotSaved(f"{directory / 'evaluation.json'} could not be written ({error.strerror})") from None
-    say(f"written to {RunDirectory(directory)}/evaluation.json")

@@ -82,10 +82,12 @@ def test_train_then_evaluate(command, tmp_path):
         evaluated = command("evaluate.py", f"checkpoint={argument}")
         assert evaluated.returncode == 0, evaluated.stderr
         figures = json.loads((run / "evaluation.json").read_text())
-        assert figures["loss"] == result["test_loss"]
+        assert figures["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
         assert figures["accuracy"] == result["test_accuracy"]
         assert figures["top5_accuracy"] == result["test_top5_accuracy"]
-        assert set(figures["class_accuracy"]) >= {"disk", "triangle", "flower"}
+        assert set(figures["classes"]) >= {"disk", "triangle", "flower"}
+        assert f"accuracy {100 * result['test_accuracy']:.2f} %" in evaluated.stdout
+        assert f"{100 * result['test_accuracy']:.2f} %" in (run / "report.html").read_text()
     command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}")
     assert json.loads((run / "evaluation.json").read_text())["accuracy"] == result["test_accuracy_last"]
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
@@ -276,6 +278,17 @@ def test_options_of_ones_own_directory(command, tmp_path):
     assert ended.returncode == 1
     assert "top-5" in ended.stdout
     assert ended.stderr == "evaluate.py: my run/evaluation.json could not be written (Is a directory)\n"
+
+
+def test_a_reader_who_leaves_stops_nothing(tmp_path):
+    """As in `python train.py | head -1`."""
+    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=3", "hydra.run.dir=run"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.slow
