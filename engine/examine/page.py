@@ -39,13 +39,13 @@ class Tile:
 
 
 def page(networks: Sequence[Examined]) -> str:
-    """The page of one network, or of several beside each other."""
+    """The page of one network, or of several beside each other, the last of which is all others together."""
     from jinja2 import Environment
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     first = networks[0]
     return template.render(
-        title=first.name if len(networks) == 1 else f"{len(networks)} networks",
+        title=first.name if len(networks) == 1 else f"{len(networks) - 1} networks and their ensemble",
         facts=f"{len(first.labels):,} test images, {len(first.classes)} classes; torch {versions()['torch']}",
         sections=list(sections(networks)),
     )

@@ -48,7 +48,7 @@ def reliability(networks: Sequence[Examined]) -> "Figure":
         confidence, accuracy = [one.confidence for one in bins], [one.accuracy for one in bins]
         colour = plot.COLOURS[number % len(plot.COLOURS)]
         axes.plot(confidence, accuracy, color=colour, linewidth=1.5, label=network.name)
-        axes.scatter(confidence, accuracy, s=sizes, color=colour)
+        axes.scatter(confidence, accuracy, s=sizes, color=colour, clip_on=False, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("confidence (larger points: more images)", color=plot.INK)
     axes.set_ylabel("accuracy", color=plot.INK)
