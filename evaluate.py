@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks = []
+    networks, augmented = [], []
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
@@ -29,7 +29,9 @@ def main(config: DictConfig) -> None:
                     tta=config.tta,
                 )
                 networks.append(examine.examined(trained, file, name))
-        examine.report(networks)
+                if config.every_tta:
+                    augmented = examine.augmented(trained, file, build.every_tta())
+        examine.report(networks, augmented)
     except RunError as error:
         leave(error)
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from hydra import utils
+from hydra import compose, utils
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -401,6 +402,12 @@ def rebuild(
     test, val = (evaluation_loader(config, some, normalize) for some in (images.test, images.val))
     views = instantiate(saved["tta"] if tta is None else tta)
     return Trained(model, name, test, val, checkpoint["classes"], here.precision, views)
+
+
+def every_tta() -> dict[str, Views]:
+    """Each option of the group tta by its name, within a command that Hydra runs."""
+    options = GlobalHydra.instance().config_loader().get_group_options("tta")
+    return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
 
 
 def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:

@@ -65,8 +65,8 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
         check_targets(config)
         check_model(config)
         check_together(config)
-    elif to_run:
-        find_checkpoints(config.checkpoint)
+    elif to_run and len(find_checkpoints(config.checkpoint)) > 1 and config.every_tta:
+        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
     return config
 
 

@@ -325,6 +325,8 @@ EVALUATE_MISTAKES = {
     "checkpoint=text.pt": "text.pt is not a checkpoint",
     "checkpoint=[]": "checkpoint=[]: at least one is wanted",
     "checkpoint=[nowhere,text.pt]": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
+    "checkpoint=[text.pt,./text.pt]": "text.pt is not a checkpoint",
+    "checkpoint=text.pt every_tta=maybe": "every_tta=maybe: must be true or false",
     "checkpoint=[3]": "checkpoint=[3]: must be some text or a list",
     "-m checkpoint=text.pt,nowhere": "text.pt is not a checkpoint",
     "checkpoint=text.pt,nowhere": "several values make a sweep, which wants -m",

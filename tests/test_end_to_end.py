@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, composed
+from conftest import ROOT, SMALL, composed, option_names
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.shapes import shapes
@@ -88,8 +88,10 @@ def test_train_then_evaluate(command, tmp_path):
         assert set(figures["classes"]) >= {"disk", "triangle", "flower"}
         assert f"accuracy {100 * result['test_accuracy']:.2f} %" in evaluated.stdout
         assert f"{100 * result['test_accuracy']:.2f} %" in (run / "report.html").read_text()
-    command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}")
-    assert json.loads((run / "evaluation.json").read_text())["accuracy"] == result["test_accuracy_last"]
+    command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}", "every_tta=true")
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert figures["accuracy"] == figures["tta"]["none"]["accuracy"] == result["test_accuracy_last"]
+    assert sorted(figures["tta"]) == option_names("tta")
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
 
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from engine import metrics
 from engine.build import Trained
 from engine.errors import RunError
 from engine.evaluate import answers
+from engine.tta import Views
 
 CONFUSED = 10  # pairs of classes that are named
 
@@ -126,6 +127,14 @@ def examined(trained: Trained, file: Path, name: str) -> Examined:
         parameters=sum(parameter.numel() for parameter in trained.model.parameters()),
         images_per_second=len(labels) / seconds,
     )
+
+
+def augmented(trained: Trained, file: Path, every: Mapping[str, Views]) -> list[Examined]:
+    """A network examined with each test-time augmentation, whose name it has here; the fastest first."""
+    found = [
+        replace(examined(replace(trained, views=views), file, option), name=option) for option, views in every.items()
+    ]
+    return sorted(found, key=lambda one: -one.images_per_second)
 
 
 def require_same_images(several: Sequence[Examined]) -> None:

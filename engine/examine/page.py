@@ -38,8 +38,8 @@ class Tile:
     lines: Sequence[str]
 
 
-def page(networks: Sequence[Examined]) -> str:
-    """The page of one network, or of several beside each other, the last of which is all others together."""
+def page(networks: Sequence[Examined], augmented: Sequence[Examined] = ()) -> str:
+    """The page of one network, also `augmented`, or of several, the last of which is all others together."""
     from jinja2 import Environment
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
@@ -47,17 +47,19 @@ def page(networks: Sequence[Examined]) -> str:
     return template.render(
         title=first.name if len(networks) == 1 else f"{len(networks) - 1} networks and their ensemble",
         facts=f"{len(first.labels):,} test images, {len(first.classes)} classes; torch {versions()['torch']}",
-        sections=list(sections(networks)),
+        sections=list(sections(networks, augmented)),
     )
 
 
-def sections(networks: Sequence[Examined]) -> Iterator[Section]:
+def sections(networks: Sequence[Examined], augmented: Sequence[Examined]) -> Iterator[Section]:
     """What the page shows, from top to bottom."""
     if len(networks) > 1:
         note = f"difference and agreement are with {networks[0].name}; p: chance of such a difference between equals"
         yield Section("Networks", note, tables.network_rows(networks))
     else:
         yield Section("Figures", rows=figure_rows(networks[0]))
+    if augmented:
+        yield Section("Test-time augmentation", f"beside {augmented[0].name}", tables.view_rows(augmented))
     note = "of how sure a network is and how often it is right; on the dashed line it knows what it knows"
     yield Section("Confidence and accuracy", note, picture=embedded(pictures.reliability(networks)))
     for network in networks:
