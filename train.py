@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from engine import sweep
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.errors import RunError
 from engine.memory import memory_explained
@@ -21,12 +22,15 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     run = RunDirectory(Path(job.runtime.output_dir), words=job.overrides.task)
     try:
-        with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
-            train(config, run)
+        if job.mode == RunMode.MULTIRUN:
+            sweep.job(config, run, train)
+        else:
+            with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
+                train(config, run)
     except RunError as error:
         leave(error)
     except Interrupted as interruption:
-        stopped(run, interruption.exit_status)
+        stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
 
 
 def train(config: DictConfig, run: RunDirectory) -> None:

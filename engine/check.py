@@ -424,6 +424,8 @@ def check_together(config: DictConfig) -> None:
         raise CommandError("trainer.compile=true: not with model.checkpointing=true, set that to false")
     if trainer.device in {"tf32": ("cpu", "mps"), "fp16": ("cpu",)}.get(trainer.precision, ()):
         raise CommandError(f"trainer.precision={trainer.precision}: not with trainer.device={trainer.device}")
+    if config.sweep is not None and not re.fullmatch(r"\w[\w.+-]*", config.sweep):
+        raise CommandError(f"sweep={as_typed(config.sweep)}: a name of letters, digits, and . + - _ is wanted")
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:

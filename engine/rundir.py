@@ -20,6 +20,10 @@ class DirectoryError(RunError):
     """The directory of a run cannot be worked in; the message is one line that says why."""
 
 
+class InUse(DirectoryError):
+    """Another process works in the directory."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file that is never half written. Raises OSError."""
     part = path.with_name(path.name + ".part")
@@ -69,7 +73,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise DirectoryError(f"{self} is in use by another process") from None
+            raise InUse(f"{self} is in use by another process") from None
         except OSError as error:
             raise DirectoryError(f"{self}: nothing can be written there ({error.strerror})") from None
         try:

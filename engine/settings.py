@@ -8,6 +8,8 @@ FREE = (
     "resume",
     "resume_force",
     "lr_find",
+    "sweep",
+    "sweep_on_error",
     "trainer.on_nonfinite",
     "trainer.checkpoint_minutes",
     "trainer.checkpoint_every_steps",

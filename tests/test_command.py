@@ -271,6 +271,9 @@ SWEEPS = {
     "-m 'seed=glob(*)'": "seed=glob(*): there is no value in it",
     "-m 'model=glob(vgg*)' regularization=[drop_path]": "model=vgg11 has no place for regularization=drop_path",
     "-m 'regularization=[drop_path],[]' model=resnet20,vgg16": "model=vgg16 has no place for regularization=drop_path",
+    "-m seed=0,1 sweep=a/b": "sweep=a/b: a name of letters, digits, and . + - _ is wanted",
+    "-m seed=0,1 sweep=..": "sweep=..: a name of letters, digits, and . + - _ is wanted",
+    "-m seed=0,1 sweep_on_error=end": "sweep_on_error=end: must be continue or stop",
     "-m seed=0,1 hydra.sweep.subdir=same": "hydra.sweep.subdir=same: each job needs a directory of its own",
     "-m seed=0,1 hydra.sweep.dir=/dev/null": "hydra.sweep.dir=/dev/null: /dev/null is no directory",
     "-m seed=0,1 resume=outputs": "resume= goes on with one run",
@@ -478,7 +481,6 @@ def test_what_is_refused_in_a_resumed_run_can_be_given(monkeypatch, tmp_path):
         ("resume=run/checkpoints/last.pt", "resume=run/checkpoints/last.pt: not a directory"),
         ("resume=run/checkpoints", "there is no checkpoint to go on from"),
         ("hydra.run.dir=run", "hydra.run.dir=run: there are results in it already"),
-        ("-m seed=0,1 hydra.sweep.dir=.", "hydra.sweep.dir=.: there are results in it already"),
     ],
 )
 def test_a_run_is_not_written_over(arguments, said, monkeypatch, capsys, tmp_path):

@@ -107,14 +107,9 @@ def test_without_validation_images_the_last_epoch_is_the_result(train):
 def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
     ended = command("train.py", "-m", *SMALL, "trainer.max_epochs=1", "scheduler=step,cosine", "seed=0,1")
     assert ended.returncode == 0, ended.stderr
-    runs = sorted((tmp_path / "multirun").glob("*/*/[0-9]*"))
-    results = [json.loads((run / "result.json").read_text()) for run in runs]
-    assert [(result["scheduler"], result["seed"]) for result in results] == [
-        ("step", 0),
-        ("step", 1),
-        ("cosine", 0),
-        ("cosine", 1),
-    ]
+    results = [json.loads(file.read_text()) for file in (tmp_path / "multirun").glob("*/*/*/result.json")]
+    found = sorted((result["scheduler"], result["seed"]) for result in results)
+    assert found == [("cosine", 0), ("cosine", 1), ("step", 0), ("step", 1)]
 
 
 def test_jobs_of_one_process_read_their_data_once(monkeypatch):
