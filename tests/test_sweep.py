@@ -231,6 +231,22 @@ def test_a_job_that_fails_among_others(tmp_path):
     assert "written to" in table.stdout
 
 
+@pytest.mark.slow
+def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
+    """With a share of the cores each; one that fails is named here as well."""
+    words = ("optimizer.lr=0.01,0.02,1000", "regularization.weight_decay.rate=1", "scheduler=constant", "sweep=rates")
+    for name, more in (("beside", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")), ("behind", ())):
+        (tmp_path / name).mkdir()
+        ended = done(tmp_path / name, *words, *more)
+        assert ended.returncode == 1
+        assert "train.py: 1 of 3 jobs failed: optimizer.lr=1000-" in ended.stderr
+    found, expected = (left(tmp_path / name / "multirun" / "rates") for name in ("beside", "behind"))
+    assert {name: figures[1] for name, figures in found.items()} == {
+        name: figures[1] for name, figures in expected.items()
+    }
+    assert len(found) == 2
+
+
 def test_where_there_are_no_runs_there_is_no_table(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "engine.sweep", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
