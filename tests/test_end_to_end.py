@@ -3,10 +3,12 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -235,11 +237,15 @@ def test_the_readmes_commands_start(tmp_path, monkeypatch):
     (run / ".hydra" / "overrides.yaml").write_text("[]")
     torch.save({}, run / "checkpoints" / "last.pt")
     Path("photos").mkdir()
+    for name in "abc":
+        shutil.copytree(run, tmp_path / "multirun" / name)
     checked = 0
     for line in readme_commands():
         words = shlex.split(line)
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+        elif words[:2] == ["python", "-m"]:
+            assert find_spec(words[2]), line
         elif words[0] == "python":
             assert words[1] in {"train.py", "evaluate.py"}
             monkeypatch.setattr(sys, "argv", words[1:])
