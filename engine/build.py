@@ -31,6 +31,7 @@ from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 from engine.tta import Views
 
+HOW = {"resume", "resume_force", "sweep", "sweep_on_error"}  # a run is done, not what it is
 PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
@@ -444,7 +445,7 @@ def hyperparameters(
     """
     settings = dict(leaves(plain(config)))
     asked_for = {"seed", "optimizer.lr", "trainer.batch_size", "trainer.max_epochs"}
-    asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - {"resume", "resume_force"}
+    asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - HOW
     options = {group: option for group, option in choices.items() if group != "expected"}
     shown = options | {name: settings[name] for name in sorted(asked_for & settings.keys())}
     return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in shown.items()}

@@ -428,6 +428,10 @@ def check_together(config: DictConfig) -> None:
         raise CommandError(f"trainer.precision={trainer.precision}: not with trainer.device={trainer.device}")
     if config.sweep is not None and not re.fullmatch(r"\w[\w.+-]*", config.sweep):
         raise CommandError(f"sweep={as_typed(config.sweep)}: a name of letters, digits, and . + - _ is wanted")
+    if config.lr_find and config.sweep:
+        raise CommandError(
+            "lr_find=true: a range test leaves no result that a sweep could go on with; leave sweep= out"
+        )
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:

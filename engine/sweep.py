@@ -40,7 +40,7 @@ def identity(config: DictConfig) -> str:
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
-    settings = {name: value for name, value in leaves(plain) if name not in FREE}
+    settings = {name: value for name, value in leaves(plain) if name not in FREE and not name.startswith("expected.")}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 

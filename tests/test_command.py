@@ -273,6 +273,7 @@ SWEEPS = {
     "-m 'regularization=[drop_path],[]' model=resnet20,vgg16": "model=vgg16 has no place for regularization=drop_path",
     "-m seed=0,1 sweep=a/b": "sweep=a/b: a name of letters, digits, and . + - _ is wanted",
     "-m seed=0,1 sweep=..": "sweep='..': a name of letters, digits, and . + - _ is wanted",
+    "-m seed=0,1 sweep=a lr_find=true": "lr_find=true: a range test leaves no result",
     "-m seed=0,1 sweep_on_error=end": "sweep_on_error=end: must be continue or stop",
     "-m seed=0,1 hydra.sweep.subdir=same": "hydra.sweep.subdir=same: each job needs a directory of its own",
     "-m seed=0,1 hydra.sweep.dir=/dev/null": "hydra.sweep.dir=/dev/null: /dev/null is no directory",
