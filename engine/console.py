@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 
+say = logging.getLogger("cifar").info
+
 
 class Console(logging.StreamHandler):
     """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on."""

@@ -1,12 +1,10 @@
 """What a run says and leaves behind: console lines, metrics.jsonl, result.json, TensorBoard."""
 
 import json
-import logging
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,19 +12,13 @@ from torch.utils.tensorboard.summary import hparams, image, scalar
 from tqdm import tqdm
 
 from data.loader import TrainLoader
+from engine.console import say
 from engine.events import EventFile
-from engine.rundir import RunDirectory, write_text
+from engine.rundir import RunDirectory, write_json, write_text
 from engine.signals import Interrupted
 from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
-
-say = logging.getLogger("cifar").info
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is never half written."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
 
 
 def percent(share: float) -> str:

@@ -1,7 +1,6 @@
 """Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -10,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from engine.console import say
 from engine.errors import RunError
 
 
@@ -29,6 +30,11 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     os.replace(part, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that is never half written. Raises OSError."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class RunDirectory:
     def provide(self) -> None:
         """Make the directory again if somebody has deleted it. Raises OSError."""
         if not self.path.exists():
-            logging.getLogger("cifar").info(f"{self} was deleted: it is made again")
+            say(f"{self} was deleted: it is made again")
         if not self.overrides.exists():
             self.keep_words()
 
