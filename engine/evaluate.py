@@ -1,6 +1,6 @@
 """How well a network does on labelled images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +33,8 @@ def evaluate(
 
     With other `views` by the mean of its answers to them. Sums stay on the device until the end.
     """
-    model.eval()
     loss, correct, top5, seen = 0.0, 0, 0, 0
-    for images, labels in batches:
-        with precision.autocast():
-            logits = mean_logits(model, images, views)
+    for logits, labels in batches_of_answers(model, batches, precision, views):
         place = places(logits, labels)
         loss, seen = loss + F.cross_entropy(logits, labels, reduction="sum"), seen + len(labels)
         correct, top5 = correct + (place < 1).sum(), top5 + (place < 5).sum()
@@ -66,10 +63,16 @@ def answers(
     views: Views = as_it_is,
 ) -> tuple[Tensor, Tensor]:
     """What `model` says of each image: logits float32 [N, K] and, beside them, labels int64 [N], in main memory."""
+    logits, labels = zip(*batches_of_answers(model, batches, precision, views), strict=True)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def batches_of_answers(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision, views: Views
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (logits float32 [B, K], labels int64 [B]) of `model` in evaluation mode."""
     model.eval()
-    logits, truth = [], []
     for images, labels in batches:
         with precision.autocast():
-            logits.append(mean_logits(model, images, views))
-        truth.append(labels)
-    return torch.cat(logits).cpu(), torch.cat(truth).cpu()
+            logits = mean_logits(model, images, views)
+        yield logits, labels

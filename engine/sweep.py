@@ -9,7 +9,6 @@ runs again. No torch here.
 import argparse
 import hashlib
 import json
-import logging
 import re
 import sys
 import time
@@ -22,16 +21,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from engine.console import say
 from engine.memory import memory_explained
 from engine.overrides import reason
-from engine.rundir import InUse, RunDirectory, write_text
-from engine.settings import FREE, leaves
+from engine.rundir import InUse, RunDirectory, write_json, write_text
+from engine.settings import deciding
 from engine.signals import Interrupted, Signals
 
 LONGEST = 100  # characters of what a directory's name says of a job
 STOPPED = ".stopped"  # is in the directory of a sweep that shall begin no further job
 
-say = logging.getLogger("cifar").info
 Work = Callable[[DictConfig, RunDirectory], None]
 
 
@@ -40,8 +39,7 @@ def identity(config: DictConfig) -> str:
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
-    settings = {name: value for name, value in leaves(plain) if name not in FREE and not name.startswith("expected.")}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(deciding(plain), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def job_directory(*, _root_: DictConfig) -> str:
@@ -92,7 +90,7 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
     try:
         write_text(run.path / "traceback.txt", "".join(traceback.format_exception(error)))
         found = json.loads(run.result.read_text()) if run.result.exists() else {"epochs": 0}
-        write_text(run.result, json.dumps(found | {"status": "failed", "error": said}, indent=2) + "\n")
+        write_json(run.result, found | {"status": "failed", "error": said})
         if stop:
             (run.path.parent / STOPPED).touch()
     except OSError as trouble:

@@ -104,16 +104,14 @@ def plain(**figures: float) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-def examined(trained: Trained, file: Path, name: str) -> Examined:
-    """Let a network answer."""
+def examined(trained: Trained, file: Path, name: str, *, held_out: bool = True) -> Examined:
+    """Let a network answer, also on the images held out in its training unless these are of no matter."""
     begun = time.perf_counter()
     logits, labels = answers(trained.model, trained.test, precision=trained.precision, views=trained.views)
     seconds = time.perf_counter() - begun
-    held_out = (
-        answers(trained.model, trained.val, precision=trained.precision, views=trained.views)
-        if len(trained.val)
-        else None
-    )
+    val = None
+    if held_out and len(trained.val):
+        val = answers(trained.model, trained.val, precision=trained.precision, views=trained.views)
     return Examined(
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
@@ -123,7 +121,7 @@ def examined(trained: Trained, file: Path, name: str) -> Examined:
         held_out=trained.val.images,
         logits=logits.numpy(),
         labels=labels.numpy(),
-        val=held_out and tuple(values.numpy() for values in held_out),
+        val=val and tuple(values.numpy() for values in val),
         parameters=sum(parameter.numel() for parameter in trained.model.parameters()),
         images_per_second=len(labels) / seconds,
     )
@@ -132,7 +130,8 @@ def examined(trained: Trained, file: Path, name: str) -> Examined:
 def augmented(trained: Trained, file: Path, every: Mapping[str, Views]) -> list[Examined]:
     """A network examined with each test-time augmentation, whose name it has here; the fastest first."""
     found = [
-        replace(examined(replace(trained, views=views), file, option), name=option) for option, views in every.items()
+        replace(examined(replace(trained, views=views), file, option, held_out=False), name=option)
+        for option, views in every.items()
     ]
     return sorted(found, key=lambda one: -one.images_per_second)
 
