@@ -16,22 +16,17 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks, augmented = [], []
+    networks, parts = [], []
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
-                trained = build.trained(
-                    read(file),
-                    weights=config.weights,
-                    device=config.device,
-                    eval_batch_size=config.eval_batch_size,
-                    root=config.root,
-                    tta=config.tta,
-                )
-                networks.append(examine.examined(trained, file, name))
+                checkpoint = read(file)
+                trained = build.trained(checkpoint, weights=config.weights, device=config.device, tta=config.tta)
+                images = build.unseen(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
+                networks.append(examine.examined(trained, images, file, name))
                 if config.every_tta:
-                    augmented = examine.augmented(trained, file, build.every_tta())
-        examine.report(networks, augmented)
+                    parts.append(examine.every_tta(trained, images, build.every_tta()))
+        examine.report(networks, parts)
     except RunError as error:
         leave(error)
 

@@ -199,7 +199,9 @@ def checkpoint() -> Target:
                 for name, content in (members | {described_in: described}).items():
                     archive.writestr(name, content)
         with memory_explained("this file", helps="none"):
-            build.trained(read_checkpoint(file), weights=None, device="cpu", eval_batch_size=None, root=None)
+            checkpoint = read_checkpoint(file)
+            trained = build.trained(checkpoint, weights=None, device="cpu")
+            build.unseen(checkpoint, trained, eval_batch_size=None, root=None)
 
     return Target(
         valid=[whole, members[described_in], members[described_in]],

@@ -335,74 +335,74 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network from a checkpoint, with the images to test it on, and those that were held out in its training."""
+    """A network from a checkpoint, the name of its weights among those in there, and what it needs to be used.
+
+    `image_shape` is that of the images it was trained on, (C, H, W).
+    """
 
     model: nn.Module
     weights: str
-    test: EvalLoader
-    val: EvalLoader  # empty where none were held out
     classes: Sequence[str]
+    image_shape: Sequence[int]
+    normalize: Normalize
     precision: Precision
     views: Views
 
 
-def trained(
-    checkpoint: dict[str, Any],
-    *,
-    weights: str | None,
-    device: str,
-    eval_batch_size: int | None,
-    root: str | None,
-    tta: DictConfig | None = None,
-) -> Trained:
-    """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
+def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta: DictConfig | None = None) -> Trained:
+    """Rebuild the network that a checkpoint describes, without reading any images.
 
     `weights` are "model" or the name of an average, None those that count (`result_weights`); `tta` is an option
-    of that group.
-
-    A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
-    checkpoint asks for code that is not this project's, or does not describe what it holds.
+    of that group, None that of the training. A device that lacks the precision of the training computes in fp32.
+    Raises CheckpointError if the checkpoint asks for code that is not this project's, or does not describe what it
+    holds.
     """
     with described():
-        return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root, tta=tta)
+        saved = checkpoint["config"]
+        for group, package in (("model", "models"), ("tta", "engine.tta")):
+            require_own_code(saved[group], targets(package))
+        config = OmegaConf.create(saved)
+        config.trainer.device = device
+        here = possible_machines(config, checkpoint)[0]
+        set_up(config, here)
+        classes, image_shape = checkpoint["classes"], checkpoint["image_shape"]
+        model = network(saved["model"], num_classes=len(classes), in_channels=image_shape[0])
+        name, values = chosen_weights(checkpoint, weights)
+        model.load_state_dict(values)
+        model.to(here.device, memory_format=here.memory_format)
+        normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
+        views = instantiate(saved["tta"] if tta is None else tta)
+        return Trained(model, name, classes, image_shape, normalize, here.precision, views)
 
 
-def rebuild(
-    checkpoint: dict[str, Any],
-    *,
-    weights: str | None,
-    device: str,
-    eval_batch_size: int | None,
-    root: str | None,
-    tta: DictConfig | None,
-) -> Trained:
-    """What `trained` does, with whatever exception comes of a checkpoint that is not sound."""
-    saved = checkpoint["config"]
-    for group, package in (("model", "models"), ("dataset", "data"), ("tta", "engine.tta")):
-        require_own_code(saved[group], targets(package))
-    if root is not None:
-        if "root" not in saved["dataset"]:
-            raise CheckpointError(f"root={root}: the data set of this run is not read from a directory")
-        saved["dataset"]["root"] = root
-    if eval_batch_size is not None:
-        saved["trainer"]["eval_batch_size"] = eval_batch_size
-    saved["trainer"]["device"] = device
-    config = OmegaConf.create(saved)
-    here = possible_machines(config, checkpoint)[0]
-    set_up(config, here)
-    images = splits(config)
-    model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
-    name, values = chosen_weights(checkpoint, weights)
-    model.load_state_dict(values)
-    model.to(here.device, memory_format=here.memory_format)
-    if list(images.classes) != checkpoint["classes"]:
-        raise CheckpointError(
-            f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"
-        )
-    normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
-    test, val = (evaluation_loader(config, some, normalize) for some in (images.test, images.val))
-    views = instantiate(saved["tta"] if tta is None else tta)
-    return Trained(model, name, test, val, checkpoint["classes"], here.precision, views)
+@dataclass(frozen=True)
+class Unseen:
+    """Images that a network was not trained on: those to test it on, and those that were held out, maybe none."""
+
+    test: EvalLoader
+    val: EvalLoader
+
+
+def unseen(checkpoint: dict[str, Any], trained: Trained, *, eval_batch_size: int | None, root: str | None) -> Unseen:
+    """The images that the training with this checkpoint did not use; where an argument is None, as they were then.
+
+    Raises CheckpointError if that data set has other classes, or is not described, and RunError if it cannot be read.
+    """
+    with described():
+        saved = checkpoint["config"]
+        require_own_code(saved["dataset"], targets("data"))
+        config = OmegaConf.create(saved)
+        if root is not None:
+            if "root" not in config.dataset:
+                raise CheckpointError(f"root={root}: the data set of this run is not read from a directory")
+            config.dataset.root = root
+        if eval_batch_size is not None:
+            config.trainer.eval_batch_size = eval_batch_size
+        images = splits(config)
+        if list(images.classes) != trained.classes:
+            raise CheckpointError(f"the data set has the classes {images.classes}, the network knows {trained.classes}")
+        test, val = (evaluation_loader(config, some, trained.normalize) for some in (images.test, images.val))
+        return Unseen(test, val)
 
 
 def every_tta() -> dict[str, Views]:

@@ -26,6 +26,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CONF, CommandError, check
+from engine.console import say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.resume import in_its_own_directory, with_resumed
 from engine.rundir import RunDirectory
@@ -88,11 +89,11 @@ def leave(error: Exception) -> NoReturn:
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str | None = None) -> NoReturn:
     """Say that a run, or the one in the directory `sweep`, was stopped, and how to go on; exit with `status`."""
     if sweep is not None:
-        print(f"stopped; the same command with {which_sweep(Path(sweep))} goes on", flush=True)
+        say(f"stopped; the same command with {which_sweep(Path(sweep))} goes on")
     elif run.newest:
-        print(f"stopped; to go on: {run.to_go_on}", flush=True)
+        say(f"stopped; to go on: {run.to_go_on}")
     else:
-        print("stopped before the first step", flush=True)
+        say("stopped before the first step")
     raise SystemExit(status)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, composed, option_names
+from conftest import ROOT, SMALL, composed, option_names, rebuilt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.shapes import shapes
@@ -204,7 +204,6 @@ def test_a_loss_that_is_no_number_ends_the_run(train, capsys):
 def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target):
     import torch
 
-    from engine import build
     from engine.checkpoint import CheckpointError, read
 
     run = train("trainer.max_epochs=1")
@@ -212,7 +211,7 @@ def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target
     content["config"][section]["_target_"] = target
     torch.save(content, run.directory.best)
     with pytest.raises(CheckpointError, match=f"the checkpoint asks for {target}, which conf/ does not name"):
-        build.trained(read(run.directory.best), weights=None, device="cpu", eval_batch_size=None, root=None)
+        rebuilt(read(run.directory.best))
 
 
 # The README
@@ -310,6 +309,6 @@ def test_a_compiled_network_trains_as_any_other(train):
         directory=compiled.directory.path,
     )
     assert further.result["epochs"] == 3
-    found = build.trained(further.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None)
-    figures = evaluate(found.model, found.test, precision=found.precision)
+    found, images = rebuilt(further.checkpoint())
+    figures = evaluate(found.model, images.test, precision=found.precision)
     assert figures.accuracy == further.result["test_accuracy_last"]

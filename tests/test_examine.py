@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import rebuilt
 from test_metrics import KINDS, answers
 
 import evaluate
 from data.dataset import Images
-from engine import build, examine, metrics
+from engine import examine, metrics
 from engine.checkpoint import read
 from engine.evaluate import places
 from engine.examine import pictures, tables
@@ -173,8 +174,8 @@ def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsy
     paths = [str(run.directory.path) for run in runs]
     networks = []
     for name, file in evaluate.find_checkpoints(paths).items():
-        trained = build.trained(read(file), weights=None, device="cpu", eval_batch_size=None, root=None)
-        networks.append(examine.examined(trained, file, name))
+        trained, images = rebuilt(read(file))
+        networks.append(examine.examined(trained, images, file, name))
         assert len(networks[-1].val[1]) == 10
     examine.report(networks)
     content = json.loads((tmp_path / "evaluation.json").read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import composed, option_names
+from conftest import composed, option_names, rebuilt
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as VF
@@ -82,8 +82,8 @@ def test_the_final_test_and_evaluation_see_the_same_views(train):
     assert run.result["test_loss"] != plain.result["test_loss"]
     assert (run.result["tta"], plain.result["tta"]) == ("flip_shift", "none")
     for given, result in ((None, run), (composed("tta=none").tta, plain)):
-        found = build.trained(run.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None, tta=given)
-        figures = evaluate(found.model, found.test, precision=found.precision, views=found.views)
+        found, images = rebuilt(run.checkpoint(), tta=given)
+        figures = evaluate(found.model, images.test, precision=found.precision, views=found.views)
         assert figures.loss == result.result["test_loss"]
 
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ import torch
 
 from data.dataset import Images
 from engine import metrics
-from engine.build import Trained
+from engine.build import Trained, Unseen
 from engine.errors import RunError
 from engine.evaluate import answers
-from engine.tta import Views
 
 CONFUSED = 10  # pairs of classes that are named
 
@@ -104,36 +103,27 @@ def plain(**figures: float) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-def examined(trained: Trained, file: Path, name: str, *, held_out: bool = True) -> Examined:
+def examined(trained: Trained, images: Unseen, file: Path, name: str, *, held_out: bool = True) -> Examined:
     """Let a network answer, also on the images held out in its training unless these are of no matter."""
     begun = time.perf_counter()
-    logits, labels = answers(trained.model, trained.test, precision=trained.precision, views=trained.views)
+    logits, labels = answers(trained.model, images.test, precision=trained.precision, views=trained.views)
     seconds = time.perf_counter() - begun
     val = None
-    if held_out and len(trained.val):
-        val = answers(trained.model, trained.val, precision=trained.precision, views=trained.views)
+    if held_out and len(images.val):
+        val = answers(trained.model, images.val, precision=trained.precision, views=trained.views)
     return Examined(
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
         weights=trained.weights,
         classes=trained.classes,
-        images=trained.test.images,
-        held_out=trained.val.images,
+        images=images.test.images,
+        held_out=images.val.images,
         logits=logits.numpy(),
         labels=labels.numpy(),
         val=val and tuple(values.numpy() for values in val),
         parameters=sum(parameter.numel() for parameter in trained.model.parameters()),
         images_per_second=len(labels) / seconds,
     )
-
-
-def augmented(trained: Trained, file: Path, every: Mapping[str, Views]) -> list[Examined]:
-    """A network examined with each test-time augmentation, whose name it has here; the fastest first."""
-    found = [
-        replace(examined(replace(trained, views=views), file, option, held_out=False), name=option)
-        for option, views in every.items()
-    ]
-    return sorted(found, key=lambda one: -one.images_per_second)
 
 
 def require_same_images(several: Sequence[Examined]) -> None:

@@ -1,45 +1,19 @@
 """The report of examined networks as one HTML file, which needs nothing beside it and no network."""
 
-import base64
-import io
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.examine import pictures, tables
 from engine.examine.figures import Examined
+from engine.examine.parts import Part, Section, Tile, embedded, embedded_pixels
 from engine.logging import percent
 from engine.runtime import versions
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: rows of a table, of which the first are titles, a picture as base64 of PNG, small ones."""
-
-    title: str
-    note: str = ""
-    rows: Sequence[Sequence[str]] = ()
-    picture: str = ""
-    tiles: Sequence["Tile"] = ()
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A small picture as base64 of PNG, with lines of text below it."""
-
-    picture: str
-    lines: Sequence[str]
-
-
-def page(networks: Sequence[Examined], augmented: Sequence[Examined] = ()) -> str:
-    """The page of one network, also `augmented`, or of several, the last of which is all others together."""
+def page(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> str:
+    """The page of one network, or of several, the last of which is all others together; with further parts."""
     from jinja2 import Environment
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
@@ -47,19 +21,19 @@ def page(networks: Sequence[Examined], augmented: Sequence[Examined] = ()) -> st
     return template.render(
         title=first.name if len(networks) == 1 else f"{len(networks) - 1} networks and their ensemble",
         facts=f"{len(first.labels):,} test images, {len(first.classes)} classes; torch {versions()['torch']}",
-        sections=list(sections(networks, augmented)),
+        sections=list(sections(networks, parts)),
     )
 
 
-def sections(networks: Sequence[Examined], augmented: Sequence[Examined]) -> Iterator[Section]:
+def sections(networks: Sequence[Examined], parts: Sequence[Part]) -> Iterator[Section]:
     """What the page shows, from top to bottom."""
     if len(networks) > 1:
         note = f"difference and agreement are with {networks[0].name}; p: chance of such a difference between equals"
         yield Section("Networks", note, tables.network_rows(networks))
     else:
         yield Section("Figures", rows=figure_rows(networks[0]))
-    if augmented:
-        yield Section("Test-time augmentation", f"beside {augmented[0].name}", tables.view_rows(augmented))
+    for part in parts:
+        yield from part.sections
     note = "of how sure a network is and how often it is right; on the dashed line it knows what it knows"
     yield Section("Confidence and accuracy", note, picture=embedded(pictures.reliability(networks)))
     for network in networks:
@@ -69,17 +43,12 @@ def sections(networks: Sequence[Examined], augmented: Sequence[Examined]) -> Ite
         yield Section(f"Confusion matrix{of}", picture=embedded(pictures.confusion(network)))
         if mistakes := pictures.worst_mistakes(network):
             note = "what it is, what it was taken for, and how sure the network was of that"
-            yield Section(f"Surest mistakes{of}", note, tiles=[tile(mistake) for mistake in mistakes])
+            yield Section(f"Surest mistakes{of}", note, tiles=[tile_of(mistake) for mistake in mistakes])
 
 
-def tile(mistake: pictures.Mistake) -> Tile:
+def tile_of(mistake: pictures.Mistake) -> Tile:
     """A mistake to look at."""
-    from PIL import Image
-
-    pixels, file = mistake.pixels, io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
-    lines = (mistake.label, mistake.taken, percent(mistake.confidence))
-    return Tile(base64.b64encode(file.getvalue()).decode(), lines)
+    return Tile(embedded_pixels(mistake.pixels), (mistake.label, mistake.taken, percent(mistake.confidence)))
 
 
 def figure_rows(network: Examined) -> list[Sequence[str]]:
@@ -115,12 +84,3 @@ def confused_rows(network: Examined) -> list[Sequence[str]]:
         ("class", "taken for", "images"),
         *((one["class"], one["taken_for"], f"{one['images']:,}") for one in pairs),
     ]
-
-
-def embedded(figure: "Figure") -> str:
-    """A picture as the base64 of its PNG."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it; the tables have the name
-        figure.savefig(file, dpi=130, format="png")
-    return base64.b64encode(file.getvalue()).decode()

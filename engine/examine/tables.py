@@ -78,25 +78,6 @@ def several(networks: Sequence[Examined]) -> Iterator[str]:
     yield from aligned(network_rows(networks))
 
 
-def views(augmented: Sequence[Examined]) -> Iterator[str]:
-    """The lines that put test-time augmentations side by side; none without any."""
-    if augmented:
-        yield ""
-        yield from aligned(view_rows(augmented))
-
-
-def view_rows(augmented: Sequence[Examined]) -> list[Sequence[str]]:
-    """A table of one network with each test-time augmentation, beside the first: what it gains and what it costs."""
-    first = augmented[0]
-    rows: list[Sequence[str]] = [("tta", "accuracy", "gain", "McNemar's p", "loss", "images a second", "cost")]
-    for view in augmented:
-        figures, beside = view.figures, comparison(first, view)
-        gain = ("", "") if view is first else (f"{100 * beside['difference']:+.2f}", f"{beside['mcnemar_p']:.2g}")
-        speed = (f"{figures['images_per_second']:,.0f}", f"{first.images_per_second / view.images_per_second:.1f}x")
-        rows.append((view.name, percent(figures["accuracy"]), *gain, f"{figures['loss']:.4f}", *speed))
-    return rows
-
-
 def worst_first(classes: dict[str, dict[str, Any]]) -> list[str]:
     """Names of classes that have images, in the order of their F1."""
     return sorted((name for name in classes if classes[name]["images"]), key=lambda name: classes[name]["f1"])
