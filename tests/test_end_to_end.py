@@ -69,13 +69,14 @@ def test_train_then_evaluate(command, tmp_path):
     assert {"python", "torch", "hydra-core"} <= result["versions"].keys()
     assert (result["seed"], result["epochs"]) == (0, 3)
 
-    # What TensorBoard finds: one run, with its curves, its picture and its hyper-parameters.
+    # What TensorBoard finds: one run, with its curves, its pictures, its texts and its hyper-parameters.
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning rate"} <= set(
-        events.Tags()["scalars"]
-    )
+    curves = {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning rate", "norm/weights"}
+    assert curves <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/val")] == [1, 2, 3]
-    assert events.Tags()["images"] == ["first augmented batch"]
+    assert events.Tags()["images"] == ["first augmented batch", "confusion matrix", "surest mistakes"]
+    assert {"configuration/text_summary", "network/text_summary", "run/text_summary"} <= events.summary_metadata.keys()
+    assert "custom_scalars__config__" in events.summary_metadata
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= events.summary_metadata.keys()
     assert only(run.rglob("events.out.*"))
 
@@ -282,15 +283,20 @@ def test_options_of_ones_own_directory(command, tmp_path):
     assert ended.stderr == "evaluate.py: my run/evaluation.json could not be written (Is a directory)\n"
 
 
-def test_a_reader_who_leaves_stops_nothing(tmp_path):
+@pytest.mark.parametrize(("asked_to_stop", "epochs", "ends_as"), [(False, 3, 0), (True, 10_000, 143)])
+def test_a_reader_who_leaves_stops_nothing(tmp_path, asked_to_stop, epochs, ends_as):
     """As in `python train.py | head -1`."""
-    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=3", "hydra.run.dir=run"]
+    words = [sys.executable, str(ROOT / "train.py"), *SMALL, f"trainer.max_epochs={epochs}", "hydra.run.dir=run"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline()
+        while b"epoch 1/" not in process.stdout.readline():
+            pass
         process.stdout.close()
+        if asked_to_stop:
+            process.terminate()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "finished"
+    assert process.returncode == ends_as
+    status = json.loads((tmp_path / "run" / "result.json").read_text())["status"]
+    assert status == ("interrupted" if asked_to_stop else "finished")
 
 
 @pytest.mark.slow

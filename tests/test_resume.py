@@ -142,13 +142,14 @@ def test_plateau_goes_on_where_it_was(train, monkeypatch, tmp_path, steps, held_
     assert figures(resumed.metrics) == figures(undisturbed.metrics)
 
 
-def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, capsys):
+def test_a_signal_is_answered_with_a_saved_state_and_its_own_status(train, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
     interrupt_after(monkeypatch, 2, signal.SIGTERM)
     directory = tmp_path / "run"
     with pytest.raises(SystemExit) as exit_:
         train(*SETTINGS, directory=directory)
     assert exit_.value.code == 143
-    assert f"python train.py resume={directory}" in capsys.readouterr().out
+    assert f"python train.py resume={directory}" in caplog.text
     assert torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["state"]["step"] == 2
     assert '"status": "interrupted"' in (directory / "result.json").read_text()
 
@@ -267,7 +268,9 @@ def test_the_command_that_goes_on_can_be_typed(directory, command):
     assert parsed.value() == directory
 
 
-def test_interrupted_before_the_first_step_leaves_nothing(train, monkeypatch, tmp_path, capsys):
+def test_interrupted_before_the_first_step_leaves_nothing(train, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
+
     def splits(*_, **__):
         signal.raise_signal(signal.SIGINT)
 
@@ -275,10 +278,12 @@ def test_interrupted_before_the_first_step_leaves_nothing(train, monkeypatch, tm
     with pytest.raises(SystemExit) as exit_:
         train(directory=tmp_path / "run")
     assert exit_.value.code == 130
-    assert "stopped before the first step" in capsys.readouterr().out
+    assert "stopped before the first step" in caplog.text
 
 
-def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp_path, capsys):
+def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
+
     def final_test(*_, **__):
         signal.raise_signal(signal.SIGINT)
 
@@ -288,7 +293,7 @@ def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp
         with pytest.raises(SystemExit) as exit_:
             train(directory=directory)
     assert exit_.value.code == 130
-    assert f"to go on: python train.py resume={directory}" in capsys.readouterr().out
+    assert f"to go on: python train.py resume={directory}" in caplog.text
     assert train(f"resume={directory}", directory=directory).result["status"] == "finished"
 
 
