@@ -37,7 +37,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
-    from engine import build, lr_find, report
+    from engine import build, lr_find, report, tensorboard
     from engine.checkpoint import NotSaved
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
@@ -51,7 +51,9 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     try:
         with RunLog(run, facts, state.records) as log, memory_explained(report.what_computes(facts)):
             if state.step == 0:
-                log.first_batch(train)
+                log.show(tensorboard.beginning(state.model, train, config=build.plain(config), facts=facts))
+                if config.trainer.graph:
+                    log.show_graph(tensorboard.graph(state.model, train))
             report.say(f"set up in {time.perf_counter() - begun:.1f} s")
             fit(
                 state,
@@ -63,7 +65,8 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 checkpoints=parts.checkpoints,
                 roll_back=config.trainer.on_nonfinite == "rollback",
             )
-            figures = report.final_test(parts)
+            figures, tested = report.final_test(parts)
+            log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Diverged as error:
         raise Diverged(f"{error}; {parts.checkpoints}") from None

@@ -1,7 +1,7 @@
 """How well a network does on labelled images."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,18 @@ from engine.tta import Views, as_it_is, mean_logits
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over all images: cross-entropy in nats, accuracies as shares of 1."""
+    """Figures over all images: cross-entropy in nats, accuracies as shares of 1.
+
+    And of each image the class that it was taken for, int64 [N], and how probable the network thought that, float32
+    [N]; both in main memory.
+    """
 
     loss: float
     accuracy: float
     top5_accuracy: float
     images: int
+    predicted: Tensor = field(repr=False, compare=False)
+    confidence: Tensor = field(repr=False, compare=False)
 
 
 @torch.no_grad()
@@ -34,12 +40,20 @@ def evaluate(
     With other `views` by the mean of its answers to them. Sums stay on the device until the end.
     """
     loss, correct, top5, seen = 0.0, 0, 0, 0
+    predicted, confidence = [], []
     for logits, labels in batches_of_answers(model, batches, precision, views):
         place = places(logits, labels)
         loss, seen = loss + F.cross_entropy(logits, labels, reduction="sum"), seen + len(labels)
         correct, top5 = correct + (place < 1).sum(), top5 + (place < 5).sum()
+        predicted.append(logits.argmax(1))
+        confidence.append(logits.amax(1).sub_(logits.logsumexp(1)).exp_())
     return Evaluation(
-        loss=float(loss) / seen, accuracy=int(correct) / seen, top5_accuracy=int(top5) / seen, images=seen
+        loss=float(loss) / seen,
+        accuracy=int(correct) / seen,
+        top5_accuracy=int(top5) / seen,
+        images=seen,
+        predicted=torch.cat(predicted).cpu(),
+        confidence=torch.cat(confidence).cpu(),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -34,6 +35,10 @@ class EventFile:
     def add(self, summary: Summary, step: int) -> None:
         """Add what one of `torch.utils.tensorboard.summary`'s functions made."""
         self._write(Event(summary=summary, step=step))
+
+    def add_graph(self, graph: GraphDef) -> None:
+        """Add the operators of a network."""
+        self._write(Event(graph_def=graph.SerializeToString()))
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -89,6 +89,7 @@ def train_epoch(
             stop.check()
     record = epoch_record(state, train)
     require_finite(state, record)
+    record |= {name: norm for name, norm in state.norms().items() if math.isfinite(norm)}
     record["images_per_second"] = (state.take_totals().images - images_before) / (time.perf_counter() - begun)
     for average in state.averages.values():
         average.settle(train.epoch(epoch), train_step.precision)
@@ -120,7 +121,7 @@ def require_finite(state: TrainState, record: dict[str, float]) -> None:
         found = f"the val loss became {record['val_loss']} in {epoch}"
     elif state.skipped and not totals.images:
         found = f"no batch of {epoch} had a finite loss and gradient"
-    elif not state.has_finite_weights():
+    elif not math.isfinite(state.norms()["weight_norm"]):
         found = f"a weight is no longer a number in {epoch}"
     if found:
         raise Diverged(f"{found}, learning rate {rate:.2g}")

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard.summary import hparams, image, scalar
+from torch.utils.tensorboard.summary import hparams, scalar
 from tqdm import tqdm
 
-from data.loader import TrainLoader
 from engine.console import say
 from engine.events import EventFile
 from engine.rundir import RunDirectory, write_json, write_text
@@ -116,11 +117,19 @@ class RunLog:
         self.attempt(self.run.result.name, lambda: write_json(self.run.result, result))
         return result
 
-    def first_batch(self, train: TrainLoader) -> None:
-        """Keep the first augmented images as a picture."""
-        images, _ = next(train.epoch(0))
-        shown = train.normalize.undo(images[:64])
-        self.in_tensorboard(lambda events: events.add(image("first augmented batch", shown, dataformats="NCHW"), 0))
+    def show(self, summaries: Iterable[Summary]) -> None:
+        """Keep texts and pictures in TensorBoard, at the epoch to which the run has come."""
+        kept = list(summaries)
+
+        def add(events: EventFile) -> None:
+            for summary in kept:
+                events.add(summary, len(self.records))
+
+        self.in_tensorboard(add)
+
+    def show_graph(self, graph: GraphDef) -> None:
+        """Keep the network's operators in TensorBoard."""
+        self.in_tensorboard(lambda events: events.add_graph(graph))
 
     def progress(
         self, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState, *, steps: int, max_epochs: int
@@ -219,6 +228,8 @@ OTHER_TAGS = {
     "learning_rate": "learning rate",
     "images_per_second": "speed/images per second",
     "skipped_steps": "skipped steps",
+    "weight_norm": "norm/weights",
+    "gradient_norm": "norm/gradient of the last step",
 }
 FIGURE = re.compile(r"(clean_train|train|val)_(top5_)?(loss|accuracy)(?:_(\w+))?")
 

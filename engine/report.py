@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import Parts
-from engine.evaluate import evaluate
+from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say
 from engine.machine import describe_device
 from engine.rundir import RunDirectory
@@ -75,11 +75,11 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     return counter.get_total_flops() // 2
 
 
-def final_test(parts: Parts) -> dict[str, Any]:
+def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
-    The result is that of the epoch and the weights (the network's or an average) that did best on the
-    validation images; without any that of the last epoch, and of the last average if there is one.
+    The result, which also comes in full, is that of the epoch and the weights (the network's or an average) that did
+    best on the validation images; without any that of the last epoch, and of the last average if there is one.
     """
     state = parts.state
     tested = partial(evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views)
@@ -90,15 +90,16 @@ def final_test(parts: Parts) -> dict[str, Any]:
         epoch, weights = best["best_epoch"], best["best_weights"]
         state.model.load_state_dict(weights_by_name(best)[weights])
         chosen = tested(state.model)
-    return {
+    figures = {
         "chosen_epoch": epoch,
         "chosen_weights": weights,
         "test_loss": chosen.loss,
         "test_accuracy": chosen.accuracy,
         "test_top5_accuracy": chosen.top5_accuracy,
         "test_accuracy_best": chosen.accuracy if best else None,
-        **{f"test_accuracy_last{suffix(name)}": figures.accuracy for name, figures in last.items()},
+        **{f"test_accuracy_last{suffix(name)}": one.accuracy for name, one in last.items()},
     }
+    return figures, chosen
 
 
 def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ FREE = (
     "lr_find",
     "sweep",
     "sweep_on_error",
+    "trainer.graph",
     "trainer.on_nonfinite",
     "trainer.checkpoint_minutes",
     "trainer.checkpoint_every_steps",

@@ -77,10 +77,17 @@ class TrainState:
         self.skipped = 0
         return totals
 
-    def has_finite_weights(self) -> bool:
-        """Whether all weights are numbers. Waits for the device."""
-        lengths = torch._foreach_norm([parameter.detach() for parameter in self.model.parameters()])
-        return bool(torch.stack(lengths).isfinite().all())
+    def norms(self) -> dict[str, float]:
+        """The L2 norms of all weights, and of the gradient that the last step went along. Waits for the device.
+
+        A gradient that was scaled for fp16 may lie there as it was, and is left out.
+        """
+        parameters = list(self.model.parameters())
+        tensors = {"weight_norm": [parameter.detach() for parameter in parameters]}
+        gradient = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if gradient and not self.scaler.is_enabled():
+            tensors["gradient_norm"] = gradient
+        return {name: float(torch.nn.utils.get_total_norm(some)) for name, some in tensors.items()}
 
     @property
     def seconds(self) -> float:

@@ -34,6 +34,7 @@ class TrainStep:
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
+        state.optimizer.zero_grad()  # before the step: a record of the epoch looks at the gradient of the last
         restore = keep_buffers(state.model) if self.skip_nonfinite else None
         totals = self.add_gradients(state, images, targets)
         if self.sam:
@@ -45,7 +46,6 @@ class TrainStep:
         else:
             self.update(state)
             state.add(totals)
-        state.optimizer.zero_grad()
         state.step += 1
 
     def is_finite(self, state: TrainState, totals: Tensor) -> bool:

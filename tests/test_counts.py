@@ -72,11 +72,11 @@ class Sides:
 
     def bare(self) -> None:
         images, targets = self.batch
+        self.state.optimizer.zero_grad()
         with self.machine.precision.autocast():
             loss = self.step.loss(self.state.model(images), targets)
         loss.backward()
         self.state.optimizer.step()
-        self.state.optimizer.zero_grad()
 
     def epoch(self) -> None:
         """All that fit does in an epoch, but for its end."""

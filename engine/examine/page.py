@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.drawing import MOST_CLASSES, confusion
 from engine.examine import pictures, tables
 from engine.examine.figures import Examined
 from engine.examine.parts import Part, Section, Tile, embedded, embedded_pixels
@@ -40,7 +41,10 @@ def sections(networks: Sequence[Examined], parts: Sequence[Part]) -> Iterator[Se
         of = f": {network.name}" if len(networks) > 1 else ""
         yield Section(f"Classes{of}", rows=tables.class_rows(network))
         yield Section(f"Confusion{of}", "images of each class by what they were taken for", confused_rows(network))
-        yield Section(f"Confusion matrix{of}", picture=embedded(pictures.confusion(network)))
+        if len(network.classes) <= MOST_CLASSES:
+            note = "the darker, the larger the share of the class in the row that was taken for the one above"
+            picture = embedded_pixels(confusion(network.confusion, network.classes).transpose(2, 0, 1))
+            yield Section(f"Confusion matrix{of}", note, picture=picture)
         if mistakes := pictures.worst_mistakes(network):
             note = "what it is, what it was taken for, and how sure the network was of that"
             yield Section(f"Surest mistakes{of}", note, tiles=[tile_of(mistake) for mistake in mistakes])

@@ -13,29 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISTAKES = 40
-NUMBERED = 20  # classes at most whose confusion is written as numbers, too
-
-
-def confusion(examined: Examined) -> "Figure":
-    """The confusion matrix, each row in shares of its class."""
-    counts, names = examined.confusion, examined.classes
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = min(2.5 + 0.42 * len(names), 12)
-    canvas, (axes,) = plot.figure(width=size, height=size)
-    axes.grid(visible=False)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = max(4, min(9, 400 / len(names)))
-    # Names are names, not formulas between dollar signs.
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small, parse_math=False)
-    axes.set_yticks(range(len(names)), names, fontsize=small, parse_math=False)
-    axes.set_xlabel("taken for", color=plot.INK)
-    axes.set_ylabel("class", color=plot.INK)
-    if len(names) <= NUMBERED:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.5 else plot.INK
-                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
-    return canvas
 
 
 def reliability(networks: Sequence[Examined]) -> "Figure":
