@@ -1,13 +1,19 @@
-"""Print the recipes: python -m engine.recipes [--markdown]. What it says stands in the files of conf/recipe/."""
+"""Print the recipes: python -m engine.recipes [--markdown]. What it says stands in the files of conf/recipe/.
+
+python -m engine.recipes --results [DIRECTORY ...] puts what the runs there reached beside what was published.
+"""
 
 import argparse
 import re
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from engine.leaderboard import Run, deviation, read_runs
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -79,7 +85,11 @@ def rows() -> Iterator[tuple[str, str, str, str, str, str]]:
 
 def as_text() -> str:
     """The recipes as a table for the terminal."""
-    table = [tuple(title.strip("`=") for title in COLUMNS), *rows()]
+    return aligned([tuple(title.strip("`=") for title in COLUMNS), *rows()])
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     return "\n".join(lines)
@@ -92,7 +102,65 @@ def as_markdown() -> str:
     return "\n".join(lines)
 
 
+# Results
+
+
+def results(runs: Iterable[Run]) -> str:
+    """What finished runs of recipes reached beside what was published, and how many had other settings than it says."""
+    followed: dict[tuple[str, str], list[Run]] = {}
+    others = 0
+    for run in runs:
+        if run.is_finished and run.result.get("expected"):
+            if run.result["expected"]["changed"]:
+                others += 1
+            else:
+                followed.setdefault((run.result["recipe"], run.result["dataset"]), []).append(run)
+    lines = [aligned([RESULT_COLUMNS, *map(result_row, sorted(followed.items()))])] if followed else []
+    if not followed:
+        lines.append("no finished run follows a recipe whose result is published")
+    if others:
+        lines.append(f"not compared: {others} runs with other settings than their recipe's")
+    return "\n".join(lines)
+
+
+RESULT_COLUMNS = ("recipe", "data set", "seeds", "test, %", "published, %", "difference", "", "source")
+
+
+def result_row(found: tuple[tuple[str, str], list[Run]]) -> Sequence[str]:
+    """The cells of one recipe on one data set, in the order of RESULT_COLUMNS."""
+    (recipe, dataset), runs = found
+    accuracies, expected = [100 * run.result["test_accuracy"] for run in runs], runs[0].result["expected"]
+    mean, spread = statistics.fmean(accuracies), deviation(accuracies)
+    difference = mean - expected["test_accuracy"]
+    return (
+        recipe,
+        dataset,
+        str(len(runs)),
+        f"{mean:.2f}{'' if spread is None else f' +- {spread:.2f}'}",
+        goal(test_accuracy=expected["test_accuracy"], tolerance=expected["tolerance"]),
+        f"{difference:+.2f}",
+        verdict(difference, expected["tolerance"]),
+        expected["source"],
+    )
+
+
+def verdict(difference: float, tolerance: float) -> str:
+    """Whether a result was reached: no farther below than the tolerance; to twice of that it is close."""
+    if difference >= -tolerance:
+        return "reached"
+    return "close" if difference >= -2 * tolerance else "missed"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m engine.recipes", description="Print every recipe.")
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    print(as_markdown() if parser.parse_args().markdown else as_text())
+    help_ = "in place of that, what runs reached beside what was published; below outputs and multirun if none is given"
+    parser.add_argument("--results", nargs="*", type=Path, metavar="DIRECTORY", help=help_)
+    arguments = parser.parse_args()
+    if arguments.results is None:
+        print(as_markdown() if arguments.markdown else as_text())
+    else:
+        directories = arguments.results or [Path("outputs"), Path("multirun")]
+        if missing := [directory for directory in arguments.results if not directory.is_dir()]:
+            parser.exit(2, f"python -m engine.recipes: {missing[0]}: no such directory\n")
+        print(results(run for directory in directories for run in read_runs(directory)))

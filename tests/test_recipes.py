@@ -7,6 +7,7 @@ import shlex
 import sys
 import tarfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from engine import build
 from engine import command as command_module
 from engine.check import check
 from engine.command import chosen_options, command_line, initialized
+from engine.leaderboard import Run
 from engine.overrides import parse
-from engine.recipes import as_markdown, recipes
+from engine.recipes import as_markdown, recipes, results, verdict
 from engine.settings import difference
 
 RECIPES = {recipe.name: recipe for recipe in recipes()}
@@ -255,3 +257,42 @@ def test_the_recipe_of_the_documentation_is_accepted(tmp_path, monkeypatch):
     (tmp_path / "recipe" / "mine.yaml").write_text(recipe)
     monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "recipe=mine"])
     command_line("config")
+
+
+# Results beside what was published
+
+
+def run_of(accuracy: float, *, seed: int = 0, dataset: str = "cifar10", changed: tuple[str, ...] = (), **result) -> Run:
+    """A finished run of a recipe that promises 92.1 +- 0.4 %."""
+    expected = {"test_accuracy": 92.1, "tolerance": 0.4, "source": "Somebody 2016", "changed": list(changed)}
+    found = {"status": "finished", "recipe": "mine", "dataset": dataset, "test_accuracy": accuracy, "seed": seed}
+    return Run(Path("run"), {}, found | {"expected": expected} | result)
+
+
+def test_results_are_put_beside_what_was_published():
+    runs = [run_of(0.92), run_of(0.918, seed=1), run_of(0.70, dataset="cifar100"), run_of(0.9, changed=("model",))]
+    runs += [run_of(0.1, expected=None), run_of(0.1, status="interrupted")]
+    titles, first, second, others = results(runs).splitlines()
+    assert titles.startswith("recipe  data set  seeds")
+    cells = [re.split(r" {2,}", line) for line in (first, second)]
+    assert cells[0] == ["mine", "cifar10", "2", "91.90 +- 0.14", "92.10 +- 0.40", "-0.20", "reached", "Somebody 2016"]
+    assert cells[1] == ["mine", "cifar100", "1", "70.00", "92.10 +- 0.40", "-22.10", "missed", "Somebody 2016"]
+    assert others == "not compared: 1 runs with other settings than their recipe's"
+    assert results([]) == "no finished run follows a recipe whose result is published"
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"), [(3, "reached"), (-0.4, "reached"), (-0.5, "close"), (-0.8, "close"), (-0.9, "missed")]
+)
+def test_the_verdict_on_a_result(difference, said):
+    assert verdict(difference, 0.4) == said
+
+
+def test_results_of_runs_on_disk(train, tmp_path, command):
+    """A run of a recipe with another network is found, and not compared."""
+    train("recipe=resnet20_he2015", "trainer.max_epochs=1", "expected.cifar10.test_accuracy=50")
+    ended = command("-m", "engine.recipes", "--results", str(tmp_path), cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    ended = command("-m", "engine.recipes", "--results", str(tmp_path / "nowhere"), cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.endswith("nowhere: no such directory\n")
