@@ -229,10 +229,13 @@ def composing() -> Iterator[None]:
 def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
     """What each key may be, by its dotted name; later files win, as in Hydra, and a recipe adds no key.
 
-    A file that inherits a key need not say again what it may be.
+    A file that inherits a key need not say again what it may be. A key that stands for no option of its group holds
+    further keys as soon as one is chosen.
     """
     keys: dict[str, Key | None] = {}
     for file, name, key in found:
+        if keys.get(parent := name.rpartition(".")[0]):
+            keys[parent] = None
         inherited = name in keys and key is not None and not key.form and not key.follows
         if not inherited and not file.startswith("recipe/"):
             keys[name] = key

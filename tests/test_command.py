@@ -442,6 +442,15 @@ def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, 
     assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
 
 
+def test_evaluate_takes_an_option_of_tta(monkeypatch, tmp_path):
+    torch.save({}, tmp_path / "a.pt")
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate.py", f"checkpoint={tmp_path / 'a.pt'}", "tta=flip_shift", "tta.pixels=2"]
+    )
+    command_module.command_line("evaluate")
+    assert "tta.pixels=2" in sys.argv
+
+
 def test_the_tables_are_large():
     """What is promised of bad input: 150 cases, of which others are in the tests of checkpoints and data."""
     tables = (OPTIONS, KEYS, VALUES, REFERENCES, TOGETHER, FLAGS, SWEEPS, HYDRA, RESUME, EVALUATE_MISTAKES, SAVED)
