@@ -22,6 +22,10 @@ def main(config: DictConfig) -> None:
             with memory_explained(name, helps="lower eval_batch_size"):
                 checkpoint = read(file)
                 trained = build.trained(checkpoint, weights=config.weights, device=config.device, tta=config.tta)
+                if config.predict is not None:
+                    return examine.predict(trained, config.predict, file, at_once=config.eval_batch_size)
+                if config.export is not None:
+                    return examine.export(trained, checkpoint, config.export, file)
                 images = build.unseen(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
                 networks.append(examine.examined(trained, images, file, name))
                 if config.every_tta:
