@@ -11,7 +11,10 @@ from engine.memory import memory_explained
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """The report of one network, or of several side by side, on the test images that their runs were given."""
+    """The report of one network, or of several side by side, on the test images that their runs were given.
+
+    In its place what a network says of other images, or the network as files for other programs.
+    """
     # These import torch, which takes seconds: only once the command is known to be good.
     from engine import build, examine
     from engine.checkpoint import read

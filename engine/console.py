@@ -9,7 +9,7 @@ say = logging.getLogger("cifar").info
 
 def one_line(text: str) -> str:
     """Text as one line that a terminal shows and does not obey: what cannot be printed is written out."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(text.split()))
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class Console(logging.StreamHandler):

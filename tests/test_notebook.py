@@ -1,6 +1,7 @@
 """Networks for a notebook: created by name, and loaded with what their user needs."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import ROOT, composed, option_names
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import save_file
+from test_zoo import FAMILIES
 
 import models
 from engine import build, notebook
@@ -17,13 +19,21 @@ from engine.errors import RunError
 from engine.examine.export import FACTS, as_json, facts_of
 
 
-def test_the_settings_are_those_that_a_run_composes():
-    """Every option at once, which takes one composition in place of a hundred."""
-    names = option_names("model")
+def settings_are_those_that_a_run_composes(names: Iterable[str]) -> None:
+    """Each network's settings, beside all of them in one composition, which is shorter than one for each."""
     every = composed(*(f"+model@every.{name}={name}" for name in names)).every
     for name in names:
         assert notebook.model_settings(name) == build.plain(every[name]), name
+
+
+def test_the_settings_are_those_that_a_run_composes():
+    settings_are_those_that_a_run_composes(FAMILIES)
     assert notebook.model_settings("cbam_resnet20") == build.plain(composed("model=cbam_resnet20").model)
+
+
+@pytest.mark.slow
+def test_all_settings_are_those_that_a_run_composes():
+    settings_are_those_that_a_run_composes(option_names("model"))
 
 
 @pytest.mark.parametrize(

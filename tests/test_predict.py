@@ -78,7 +78,7 @@ def test_images_of_any_kind(train, tmp_path, monkeypatch, caplog, capsys):
         assert [entry[1] for entry in line["top5"]] == pytest.approx(shares[best].tolist(), abs=1e-5)
         assert [line["class"], line["probability"]] == line["top5"][0]
         assert f"{line['file']}: {line['class']} {100 * line['probability']:.2f} % (" in caplog.text
-    assert "5 images, 1 could not be read; written to" in caplog.text
+    assert "5 images, 1 more could not be read; written to" in caplog.text
     with Image.open(run.directory.path / "predictions.png") as sheet:
         assert sheet.width > 5 * 100
 

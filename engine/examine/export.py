@@ -69,10 +69,10 @@ def export(trained: Trained, checkpoint: dict[str, Any], given: str | Sequence[s
     for name in one_or_more(given):
         try:
             (place.path / "export").mkdir(exist_ok=True)
-            written, difference = write(name, network, facts, place.path / "export")
-            say(f"{RunDirectory(written)}: logits differ by {difference:.1e} at most from the network's own")
+            difference = write(name, network, facts, place.path / "export")
+            say(f"{place}/export/{FILES[name]}: logits differ by {difference:.1e} at most from the network's own")
             if name == "safetensors":
-                write_text(written.with_name("README.md"), model_card(trained, checkpoint, place))
+                write_text(place.path / "export" / "README.md", model_card(trained, checkpoint, place))
         except OSError as error:
             raise NotSaved(f"{place}/export could not be written ({error.strerror or error})") from None
 
@@ -82,8 +82,8 @@ def facts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {**{name: checkpoint[name] for name in FACTS[1:]}, "model": checkpoint["config"]["model"]}
 
 
-def write(name: str, network: WithNormalization, facts: dict[str, Any], directory: Path) -> tuple[Path, float]:
-    """Write one format: its file, and the largest difference of its logits from the network's.
+def write(name: str, network: WithNormalization, facts: dict[str, Any], directory: Path) -> float:
+    """Write one format. -> the largest difference of the file's logits from the network's.
 
     Raises NotExported, also where that is too large, and OSError.
     """
@@ -97,9 +97,10 @@ def write(name: str, network: WithNormalization, facts: dict[str, Any], director
                 expected = network(images)
             difference = float((answers(images) - expected).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-                raise NotExported(f"export={name}: its logits for {count} images differ by {difference:.1e}")
+                raise NotExported(f"export={name}: the file's logits differ from the network's by {difference:.1e}")
             differences.append(difference)
-        return file.replace(directory / file.name), max(differences)
+        file.replace(directory / file.name)
+        return max(differences)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, a
         raise NotSaved(f"{place}: the predictions could not be written ({error.strerror})") from None
     say("")
     count = "1 image" if len(predictions) == 1 else f"{len(predictions):,} images"
-    unread = f", {len(files) - len(predictions):,} could not be read" if len(files) > len(predictions) else ""
+    unread = f", {len(files) - len(predictions):,} more could not be read" if len(files) > len(predictions) else ""
     first = f" (the first {SHOWN})" if len(predictions) > SHOWN else ""
     say(f"{count}{unread}; written to {place}: predictions.jsonl, predictions.png{first}")
 
@@ -158,7 +158,7 @@ def contact_sheet(predictions: Sequence[Prediction], thumbnails: Sequence[Image.
     """The first images as they are, each above its class and percent; how many there are if these are not all."""
     columns = min(COLUMNS, len(thumbnails))
     rows = -(-len(thumbnails) // columns)
-    canvas, grid = plot.figure(width=1.2 * columns, height=1.45 * rows + 0.3, rows=rows, columns=columns)
+    canvas, grid = plot.figure(width=1.2 * columns, height=1.5 * rows, rows=rows, columns=columns)
     for axes in grid:
         axes.set_axis_off()
     for axes, prediction, thumbnail in zip(grid, predictions, thumbnails, strict=False):
