@@ -11,7 +11,10 @@ from engine.memory import memory_explained
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """The report of one network, or of several side by side, on the test images that their runs were given."""
+    """The report of one network, or of several side by side, on the test images that their runs were given.
+
+    In its place what a network says of other images, or the network as files for other programs.
+    """
     # These import torch, which takes seconds: only once the command is known to be good.
     from engine import build, examine
     from engine.checkpoint import read
@@ -22,6 +25,10 @@ def main(config: DictConfig) -> None:
             with memory_explained(name, helps="lower eval_batch_size"):
                 checkpoint = read(file)
                 trained = build.trained(checkpoint, weights=config.weights, device=config.device, tta=config.tta)
+                if config.predict is not None:
+                    return examine.predict(trained, config.predict, file, at_once=config.eval_batch_size)
+                if config.export is not None:
+                    return examine.export(trained, checkpoint, config.export, file)
                 images = build.unseen(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
                 networks.append(examine.examined(trained, images, file, name))
                 if config.every_tta:

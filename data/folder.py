@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.dataset import DataError, Dataset, Images, user_path
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"}
 # What may be in the files, whatever their names say. Pillow knows more, and would start Ghostscript for one of them.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 FORM = "train/<class>/*.png or the like, and test/<class>/* as well"
@@ -106,6 +106,18 @@ def read_split(split: Path, names: Sequence[str], classes: Sequence[str], image_
 
 def read_image(file: Path, image_size: int) -> np.ndarray:
     """One image as uint8 [image_size, image_size, 3], whatever its size and mode. Raises DataError that names it."""
+    return squared(decoded(file), image_size)
+
+
+def squared(image: Image.Image, image_size: int) -> np.ndarray:
+    """An image in RGB as uint8 [image_size, image_size, 3]."""
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def decoded(file: Path) -> Image.Image:
+    """One image in RGB as one looks at it, of an animation the first. Raises DataError that names the file."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would let us wait
             raise DataError(f"{file} is not a plain file")
@@ -115,10 +127,7 @@ def read_image(file: Path, image_size: int) -> np.ndarray:
                 raise DataError(f"{file} has {width}x{height} pixels: it is too small to show anything")
             if width * height > MOST_PIXELS:
                 raise DataError(f"{file} has {width}x{height} pixels: more than {MOST_PIXELS:,} are not decoded")
-            image = as_rgb(ImageOps.exif_transpose(image))
-            if image.size != (image_size, image_size):
-                image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+            return as_rgb(ImageOps.exif_transpose(image))
     except DataError:
         raise
     except UnidentifiedImageError:

@@ -159,6 +159,19 @@ def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.
     return instantiate(model, num_classes=num_classes, in_channels=in_channels)
 
 
+def restored(
+    model: dict[str, Any], weights: dict[str, torch.Tensor], *, num_classes: int, in_channels: int
+) -> nn.Module:
+    """The network of a model group that stands in a file, with its weights.
+
+    Raises CheckpointError if it asks for code that is not this project's, and what torch raises if they do not fit.
+    """
+    require_own_code(model, targets("models"))
+    built = network(model, num_classes=num_classes, in_channels=in_channels)
+    built.load_state_dict(weights)
+    return built
+
+
 def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
     """The network on the device with its optimizer, at step 0."""
     in_channels = splits.train.images.shape[1]
@@ -359,16 +372,14 @@ def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
     """
     with described():
         saved = checkpoint["config"]
-        for group, package in (("model", "models"), ("tta", "engine.tta")):
-            require_own_code(saved[group], targets(package))
+        require_own_code(saved["tta"], targets("engine.tta"))
         config = OmegaConf.create(saved)
         config.trainer.device = device
         here = possible_machines(config, checkpoint)[0]
         set_up(config, here)
         classes, image_shape = checkpoint["classes"], checkpoint["image_shape"]
-        model = network(saved["model"], num_classes=len(classes), in_channels=image_shape[0])
         name, values = chosen_weights(checkpoint, weights)
-        model.load_state_dict(values)
+        model = restored(saved["model"], values, num_classes=len(classes), in_channels=image_shape[0])
         model.to(here.device, memory_format=here.memory_format)
         normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
         views = instantiate(saved["tta"] if tta is None else tta)

@@ -31,6 +31,7 @@ from engine.schema import Key, read_keys
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
+NEEDED_BY_ONNX = ("onnx", "onnxscript", "onnxruntime")  # which are not among the requirements
 ABSENT = object()
 
 
@@ -65,8 +66,8 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
         check_targets(config)
         check_model(config)
         check_together(config)
-    elif to_run and len(find_checkpoints(config.checkpoint)) > 1 and config.every_tta:
-        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+    elif to_run:
+        check_evaluation(config)
     return config
 
 
@@ -229,10 +230,13 @@ def composing() -> Iterator[None]:
 def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
     """What each key may be, by its dotted name; later files win, as in Hydra, and a recipe adds no key.
 
-    A file that inherits a key need not say again what it may be.
+    A file that inherits a key need not say again what it may be. A key that stands for no option of its group holds
+    further keys as soon as one is chosen.
     """
     keys: dict[str, Key | None] = {}
     for file, name, key in found:
+        if keys.get(parent := name.rpartition(".")[0]):
+            keys[parent] = None
         inherited = name in keys and key is not None and not key.form and not key.follows
         if not inherited and not file.startswith("recipe/"):
             keys[name] = key
@@ -351,6 +355,37 @@ def require_checkpoint(file: Path) -> None:
 
 
 # Combinations
+
+
+def check_evaluation(config: DictConfig) -> None:
+    """Refuse what evaluate.py cannot do with these networks, or not at once."""
+    several = len(find_checkpoints(config.checkpoint)) > 1
+    if several and config.every_tta:
+        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+    if config.predict is not None and config.export is not None:
+        raise CommandError("predict= and export=: one at a time")
+    if config.predict is not None:
+        check_instead(config, "predict", several=several, without=["every_tta", "root"])
+        if missing := [path for path in one_or_more(config.predict) if not os.path.exists(os.path.expanduser(path))]:
+            raise CommandError(f"predict={missing[0]}: there is no such file or folder")
+    if config.export is not None:
+        check_instead(config, "export", several=several, without=["every_tta", "root", "eval_batch_size", "tta"])
+        if "onnx" in one_or_more(config.export) and not all(map(find_spec, NEEDED_BY_ONNX)):
+            raise CommandError(f"export=onnx: this needs further packages: pip install {' '.join(NEEDED_BY_ONNX)}")
+
+
+def check_instead(config: DictConfig, key: str, *, several: bool, without: Sequence[str]) -> None:
+    """Refuse what has no meaning where `key` asks for something in place of the evaluation."""
+    if several:
+        raise CommandError(f"{key}=: with one network; give one checkpoint")
+    for other in without:
+        if config[other] not in (None, False):
+            raise CommandError(f"{other}= and {key}=: nothing is evaluated with {key}=, leave {other}= out")
+
+
+def one_or_more(given: str | Sequence[str]) -> list[str]:
+    """What stands in a key that takes one or a list, as a list without repetitions."""
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
 
 def check_regularizers(config: DictConfig, found: Iterable[tuple[str, str, Key | None]]) -> None:

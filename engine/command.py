@@ -26,7 +26,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CONF, CommandError, check
-from engine.console import say
+from engine.console import one_line, say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.resume import in_its_own_directory, with_resumed
 from engine.rundir import RunDirectory
@@ -78,8 +78,7 @@ def leave(error: Exception) -> NoReturn:
     """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2."""
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
-    said = " ".join(reason(error).split())
-    said = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in said)
+    said = one_line(" ".join(reason(error).split()))
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     print(f"{name}: {said}", file=sys.stderr)

@@ -7,6 +7,11 @@ import sys
 say = logging.getLogger("cifar").info
 
 
+def one_line(text: str) -> str:
+    """Text as one line that a terminal shows and does not obey: what cannot be printed is written out."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 class Console(logging.StreamHandler):
     """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on."""
 

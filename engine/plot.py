@@ -1,5 +1,6 @@
 """Pictures in one style. Matplotlib takes half a second to import, which only a command that draws should pay."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,4 +31,6 @@ def figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> t
 def save(canvas: "Figure", file: Path) -> None:
     """Write a figure as PNG, with its directory."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(file, dpi=160, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
+        canvas.savefig(file, dpi=160, format="png")

@@ -10,6 +10,7 @@ the value is, in the words that a user reads. The forms:
     float > 0, <= largest        a bound that is another key's value: one beside it, or one by its whole name
     list of int >= 1             a list, each member so
     list of 2 float              a list of so many; list of 1 to 6 int
+    list of cat or dog           a list, each member one or the other
     directory                    text that names a directory that exists
     place                        text that names a directory that exists or can be made
     null, auto, fp32, 10         these words or numbers themselves
@@ -97,7 +98,7 @@ def _fits(form: str, value: Any, others: Callable[[str], Any]) -> bool:
         least, most, member = match.groups()
         if not isinstance(value, list) or (least and not int(least) <= len(value) <= int(most or least)):
             return False
-        return all(_fits(member, entry, others) for entry in value)
+        return all(any(_fits(one, entry, others) for one in member.split(" or ")) for entry in value)
     kind, bounds = _parts(form)
     if kind not in TYPES:
         word = _word(form)

@@ -339,6 +339,10 @@ EVALUATE_MISTAKES = {
     "text.pt": "text.pt: this is not KEY=VALUE",
     "--checkpoint=text.pt": "--checkpoint=text.pt: no such flag; a setting is written without dashes",
     "checkpoint=text.pt device=tpu": "device=tpu: must be auto or cuda or mps or cpu",
+    "checkpoint=text.pt predict=[]": "predict=[]: must be some text or a list of 1 to 1000",
+    "checkpoint=text.pt predict=3": "predict=3: must be some text",
+    "checkpoint=text.pt export=tflite": "export=tflite: must be onnx or torch or safetensors or a list of 1 to 3",
+    "checkpoint=text.pt export=[onnx,tflite]": "export=[onnx,tflite]: must be onnx or torch or safetensors or a list",
     "checkpoint=text.pt eval_batch_size=0": "eval_batch_size=0: must be a whole number >= 1",
     "checkpoint=text.pt root=text.pt": "root=text.pt: text.pt is no directory",
     "checkpoint=text.pt tta=flop": "tta=flop: no such option, did you mean flip?",
@@ -440,6 +444,15 @@ def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("not a checkpoint")
     assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
+
+
+def test_evaluate_takes_an_option_of_tta(monkeypatch, tmp_path):
+    torch.save({}, tmp_path / "a.pt")
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate.py", f"checkpoint={tmp_path / 'a.pt'}", "tta=flip_shift", "tta.pixels=2"]
+    )
+    command_module.command_line("evaluate")
+    assert "tta.pixels=2" in sys.argv
 
 
 def test_the_tables_are_large():

@@ -28,6 +28,7 @@ from engine.schema import BOUND, Key, read_keys
         ("see [1", ["see [1"], ["x", 1]),  # no form at all, but somebody may write it
         ("int >= 1x", [3], ["x"]),
         ("list of int >= 1, odd", [[1, 3], []], [[2], [1, 2]]),
+        ("list of 1 to 2 cat or dog", [["cat"], ["dog", "cat"]], [[], ["cow"], ["cat or dog"], "cat"]),
         ("list of float > 0 | null", [None, [0.5]], [[0.0], "0.5"]),
     ],
 )

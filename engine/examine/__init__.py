@@ -1,19 +1,19 @@
 """Trained networks examined: figures, tables, pictures, a page."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from engine.checkpoint import NotSaved
 from engine.examine import tables
 from engine.examine.every_tta import every_tta
+from engine.examine.export import export
 from engine.examine.figures import Examined, comparison, examined, require_same_images, together
 from engine.examine.page import page
 from engine.examine.parts import Part
+from engine.examine.place import common_directory
+from engine.examine.predict import predict
 from engine.logging import say, write_json, write_text
-from engine.rundir import RunDirectory
 
-__all__ = ["every_tta", "examined", "report"]
+__all__ = ["every_tta", "examined", "export", "predict", "report"]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
@@ -23,7 +23,7 @@ def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
     in the directory that has all of them. Raises NotComparable where the test images are not the same ones, and
     NotSaved.
     """
-    first, place = networks[0], common_directory(networks)
+    first, place = networks[0], common_directory([network.file for network in networks])
     if len(networks) == 1:
         lines, content = list(tables.one(first)), dict(first.figures)
     else:
@@ -44,13 +44,3 @@ def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
         raise NotSaved(f"{place}/evaluation.json could not be written ({error.strerror})") from None
     say("")
     say(f"written to {place}: evaluation.json, report.html")
-
-
-def common_directory(networks: Sequence[Examined]) -> RunDirectory:
-    """The run's directory of a checkpoint, or what has all of several."""
-    directories = [
-        network.file.parent.parent if network.file.parent.name == "checkpoints" else network.file.parent
-        for network in networks
-    ]
-    common = Path(os.path.commonpath([directory.resolve() for directory in directories]))
-    return RunDirectory(directories[0] if common == directories[0].resolve() else common)

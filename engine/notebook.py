@@ -1,0 +1,57 @@
+"""Networks for a notebook: what `models.create` and `models.load` do, which say what is to be given."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from torch import nn
+
+from engine import build
+from engine.check import CONF, CommandError, did_you_mean, find_checkpoint
+from engine.checkpoint import CheckpointError, described, read
+from engine.examine.export import FACTS, facts_of, read_weights
+
+
+def create(name: str, *, num_classes: int, in_channels: int, **settings: Any) -> nn.Module:
+    """A network by the name of its file. Raises ValueError, or TypeError for a setting that it does not have."""
+    model = OmegaConf.merge(model_settings(name), settings)
+    try:
+        return build.network(build.plain(model), num_classes=num_classes, in_channels=in_channels)
+    except CommandError as error:
+        raise ValueError(str(error)) from None
+
+
+def model_settings(name: str) -> dict[str, Any]:
+    """What a file of conf/model/ comes to with those that it inherits from. Raises ValueError for a name of none.
+
+    Whatever Hydra the notebook has begun stays as it is: nothing global is asked or changed.
+    """
+    names = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    if name not in names:
+        hint = did_you_mean(name, names)
+        raise ValueError(f"{name}: there is no such network{hint}; python -m models lists them all")
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    composed = loader.load_configuration(None, overrides=[f"+model={name}"], run_mode=RunMode.RUN)
+    return build.plain(composed.model)
+
+
+def load(path: str | os.PathLike[str], *, weights: str | None) -> nn.Module:
+    """A trained network in evaluation mode, with what its user needs as attributes. Raises RunError."""
+    given = Path(os.path.expanduser(path))
+    with described():
+        if given.suffix == ".safetensors":
+            if weights is not None:
+                raise CheckpointError(f"weights={weights}: {given} holds one network's")
+            values, facts = read_weights(given)
+        else:
+            checkpoint = read(find_checkpoint(str(given)))
+            _, values = build.chosen_weights(checkpoint, weights)
+            facts = facts_of(checkpoint)
+        model, *others = (facts[name] for name in FACTS)
+        network = build.restored(model, values, num_classes=len(facts["classes"]), in_channels=facts["image_shape"][0])
+        network.classes, network.image_shape, network.mean, network.std = map(tuple, others)
+    return network.eval()
