@@ -65,8 +65,11 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
         check_targets(config)
         check_model(config)
         check_together(config)
-    elif to_run and len(find_checkpoints(config.checkpoint)) > 1 and config.every_tta:
-        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+    elif to_run and len(find_checkpoints(config.checkpoint)) > 1:
+        if config.every_tta:
+            raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+        if config.explain:
+            raise CommandError("explain=true: pictures of one network; give one checkpoint")
     return config
 
 
