@@ -304,6 +304,15 @@ def test_places_are_those_of_the_spatial_branch(name):
         np.testing.assert_allclose(values, expected.numpy(), atol=1e-4)
 
 
+def test_large_maps_of_places_are_averaged():
+    model, images = restless(make("cbam_resnet20", "model.depths=[1,1,1]")), noise(1, 64) / 255
+    found = attention.place_maps(model, images)
+    for (name, values), times in zip(found.items(), (2, 1, 1), strict=True):
+        (gate,) = recorded(model, images, f"{name}.spatial").values()
+        expected = gate[0][0, 0].unfold(0, times, times).unfold(1, times, times).mean((2, 3))
+        np.testing.assert_allclose(values[0], expected.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["se_resnet20", "ge_resnet56"])
 def test_what_weighs_all_places_alike_has_no_picture_of_them(name):
     assert attention.place_maps(restless(make(name, *FAMILIES[name])), noise(2) / 255) == {}

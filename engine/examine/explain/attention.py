@@ -26,13 +26,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METHODS = (
-    "gate",
-    "channel_gate",
-    "selection",
-)  # by which a module tells what it weighs (models/attention.py, sknet.py)
+# By which a module tells what it weighs (models/attention.py, models/sknet.py).
+METHODS = ("gate", "channel_gate", "selection")
+LARGEST = 32  # places a side of a map that is shown; larger ones are averaged
 DECIMALS = 4
 COLOURS = "cividis"  # evenly bright steps, the same to the colour-blind
+
+
+def attending(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of attention by their names; not PreResNet's gated shortcuts, which have a layer of such a name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(hasattr(type(module), method) for method in METHODS)
+    }
 
 
 def readings(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -68,8 +75,7 @@ def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
 
     handles = [
         module.register_forward_hook(lambda module, inputs, _, name=name: hear(name, module, inputs[0]))
-        for name, module in model.named_modules()
-        if any(hasattr(type(module), method) for method in METHODS)
+        for name, module in attending(model).items()
     ]
     try:
         yield heard
@@ -80,20 +86,15 @@ def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
 
 @dataclass(frozen=True)
 class Gate:
-    """A module of attention: its name, the side of its maps, what channels [K, C] or kernels [K, n] weigh by class.
+    """A module of attention: its name, the side of its maps, what it weighs, "channels" or "kernels", and how by class.
 
-    Weights are means over the images of a class, nan for one without images.
+    `weights` [K, n] are means over the images of a class, nan for one without images.
     """
 
     name: str
     side: int
-    channels: np.ndarray | None
-    kernels: np.ndarray | None
-
-    @property
-    def weights(self) -> np.ndarray:
-        """Those that it has."""
-        return self.channels if self.kernels is None else self.kernels
+    what: str
+    weights: np.ndarray
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -109,23 +110,18 @@ class Gate:
 @torch.no_grad()
 def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[Gate]:
     """Every module of attention with its mean weights over the images of each class, in fp32."""
-    sums: dict[str, dict[str, Tensor]] = {}
-    sides, counts = {}, 0
+    sums: dict[tuple[str, int, str], Tensor] = {}
+    counts = 0
     with listening(model.eval()) as heard:
         for images, labels in batches:
             model(images)
-            members = F.one_hot(labels, classes).float()
-            counts = counts + members.sum(0)
+            counts = counts + labels.bincount(minlength=classes)
             for name, reading in heard.items():
-                sides[name] = reading.side
-                for what in reading.values.keys() - {"places"}:
-                    total = sums.setdefault(name, {})
-                    total[what] = total.get(what, 0) + members.T @ reading.values[what]
-    means = {
-        name: {what: (total / counts[:, None]).cpu().numpy() for what, total in totals.items()}
-        for name, totals in sums.items()
-    }
-    return [Gate(name, sides[name], mean.get("channels"), mean.get("kernels")) for name, mean in means.items()]
+                (what,) = reading.values.keys() - {"places"}
+                values = reading.values[what]
+                total = sums.setdefault((name, reading.side, what), values.new_zeros(classes, values.shape[1]))
+                total.index_add_(0, labels, values)
+    return [Gate(*its, (total / counts[:, None]).cpu().numpy()) for its, total in sums.items()]
 
 
 @torch.no_grad()
@@ -138,7 +134,8 @@ def place_maps(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
         model(images)
     maps = {name: reading.values["places"] for name, reading in heard.items() if "places" in reading.values}
     chosen = last_of_each_side({name: heard[name].side for name, values in maps.items() if differ(values)})
-    return {name: rounded(maps[name].cpu().numpy()) for name in chosen}
+    shown = {name: F.avg_pool2d(maps[name], -(-heard[name].side // LARGEST)) for name in chosen}
+    return {name: rounded(values.cpu().numpy()) for name, values in shown.items()}
 
 
 def differ(maps: Tensor) -> bool:
@@ -153,18 +150,18 @@ def last_of_each_side(sides: Mapping[str, int]) -> list[str]:
 
 def attention_weights(trained: Trained, images: Unseen) -> Part:
     """What the network's attention weighs over the test images; without sections where it has none."""
-    gates = gates_by_class(trained.model, images.test, len(trained.classes))
-    if not gates:
+    if not attending(trained.model):
         return Part("attention", {}, [], [])
     test, names = images.test.images, trained.classes
+    gates = gates_by_class(trained.model, images.test, len(names))
     labels = test.labels.cpu().numpy()
     numbers = shown_classes(labels, len(names))
     examples = first_of_each(labels, numbers, 1)
-    last = last_of_each_side({gate.name: gate.side for gate in gates if gate.channels is not None})
+    last = last_of_each_side({gate.name: gate.side for gate in gates if gate.what == "channels"})
     shown = Shown(
         classes=[names[number] for number in numbers],
-        channels={gate.name: rounded(gate.channels[numbers]) for gate in gates if gate.name in last},
-        kernels={gate.name: rounded(gate.kernels[numbers]) for gate in gates if gate.kernels is not None},
+        channels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.name in last},
+        kernels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.what == "kernels"},
         sides=kernel_sides(trained.model),
         examples=examples,
         places=place_maps(trained.model, trained.normalize(test.images[examples])),
@@ -223,7 +220,7 @@ def gate_rows(gates: Sequence[Gate], shown: Shown) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [("attention", "maps", "weighs", "mean weight", "between classes")]
     for gate in gates:
         if gate.name in shown.channels or gate.name in shown.kernels:
-            weighs = f"{gate.weights.shape[1]:,} {'channels' if gate.kernels is None else 'kernels'}"
+            weighs = f"{gate.weights.shape[1]:,} {gate.what}"
             mean, between = gate.figures["mean"], gate.figures["between_classes"]
             rows.append((gate.name, f"{gate.side} x {gate.side}", weighs, f"{mean:.3f}", f"{between:.4f}"))
     return rows
@@ -233,7 +230,7 @@ def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterato
     """What there is to see, each with how to read it."""
     note = (
         f"How far the weights of {len(gates)} modules depend on the class: the standard deviation between the means of "
-        "the classes, averaged over channels or kernels. Near 0 a module weighs every image alike. In the table those "
+        "the classes, averaged over channels or kernels. Near 0 a module weighs all classes alike. In the table those "
         "that the pictures below are of, in the order of the layers."
     )
     yield Section("Attention by depth", note, gate_rows(gates, shown), embedded(depth_picture(gates)))
