@@ -33,6 +33,8 @@ def main(config: DictConfig) -> None:
                 networks.append(examine.examined(trained, images, file, name))
                 if config.every_tta:
                     parts.append(examine.every_tta(trained, images, build.every_tta()))
+                if config.explain:
+                    parts += examine.explain(trained, images)
         examine.report(networks, parts)
     except RunError as error:
         leave(error)

@@ -31,6 +31,7 @@ from engine.schema import Key, read_keys
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
+PARTS = ("every_tta", "explain")  # of an evaluation, which are looked at on request
 NEEDED_BY_ONNX = ("onnx", "onnxscript", "onnxruntime")  # which are not among the requirements
 ABSENT = object()
 
@@ -362,14 +363,16 @@ def check_evaluation(config: DictConfig) -> None:
     several = len(find_checkpoints(config.checkpoint)) > 1
     if several and config.every_tta:
         raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+    if several and config.explain:
+        raise CommandError("explain=true: pictures of one network; give one checkpoint")
     if config.predict is not None and config.export is not None:
         raise CommandError("predict= and export=: one at a time")
     if config.predict is not None:
-        check_instead(config, "predict", several=several, without=["every_tta", "root"])
+        check_instead(config, "predict", several=several, without=[*PARTS, "root"])
         if missing := [path for path in one_or_more(config.predict) if not os.path.exists(os.path.expanduser(path))]:
             raise CommandError(f"predict={missing[0]}: there is no such file or folder")
     if config.export is not None:
-        check_instead(config, "export", several=several, without=["every_tta", "root", "eval_batch_size", "tta"])
+        check_instead(config, "export", several=several, without=[*PARTS, "root", "eval_batch_size", "tta"])
         if "onnx" in one_or_more(config.export) and not all(map(find_spec, NEEDED_BY_ONNX)):
             raise CommandError(f"export=onnx: this needs further packages: pip install {' '.join(NEEDED_BY_ONNX)}")
 

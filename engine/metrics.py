@@ -38,6 +38,12 @@ def predicted(logits: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
+def surest_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The numbers of the images that are answered wrongly, int64 [n], those with the surest answers first."""
+    wrong = np.flatnonzero(predicted(logits) != labels)
+    return wrong[np.argsort(-log_probabilities(logits).max(1)[wrong], kind="stable")]
+
+
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
     """The interval that holds the accuracy on all images of this kind with a probability of 95 %.
 

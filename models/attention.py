@@ -3,6 +3,7 @@
 Each is built as `Module(channels, size)`, `size` being the side of its maps for a 32x32 image, and
 maps [B, C, H, W] to [B, C, H, W]. SE, CBAM and GE close the residual branch of a block
 (`block_attention`); BAM stands between stages (`stage_attention`). Every module works in either place.
+What it weighs its input by can be asked of it: `gate`, or CBAM's two, `channel_gate` and `place_gate`.
 
 SE    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv 1709.01507.
 BAM   Park, Woo, Lee and Kweon, "BAM: Bottleneck Attention Module", BMVC 2018, arXiv 1807.06514.
@@ -29,9 +30,12 @@ class SqueezeExcitation(nn.Module):
         hidden = max(channels // reduction, 1)
         self.excitation = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
+    def gate(self, x: Tensor) -> Tensor:
+        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        return self.excitation(x.mean((2, 3))).sigmoid()[:, :, None, None]
+
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.excitation(x.mean((2, 3))).sigmoid()
-        return x * gate[:, :, None, None]
+        return x * self.gate(x)
 
 
 class BottleneckAttention(nn.Module):
@@ -70,10 +74,13 @@ class BottleneckAttention(nn.Module):
             )
         self.spatial.append(nn.Conv2d(hidden, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor) -> Tensor:
+        """What each value is raised by, between 0 and 1 times itself. [B, C, H, W] -> [B, C, H, W]."""
         channel, spatial = self.channel(x.mean((2, 3)))[:, :, None, None], self.spatial(x)
-        gate = channel + spatial if self.combine == "sum" else channel * spatial
-        return x * (1 + gate.sigmoid())
+        return (channel + spatial if self.combine == "sum" else channel * spatial).sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + self.gate(x))
 
 
 class ConvBlockAttention(nn.Module):
@@ -112,10 +119,18 @@ class ConvBlockAttention(nn.Module):
             pooled.append(x.mean(dims, keepdim=True))
         return pooled
 
+    def channel_gate(self, x: Tensor) -> Tensor:
+        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        scores = [self.channel(pooled.flatten(1)) for pooled in self.pool(x, (2, 3))]
+        return sum(scores).sigmoid()[:, :, None, None]
+
+    def place_gate(self, x: Tensor) -> Tensor:
+        """The weights of the places, of x with its channels weighed, between 0 and 1. [B, C, H, W] -> [B, 1, H, W]."""
+        return self.spatial(torch.cat(self.pool(x, (1,)), dim=1))
+
     def forward(self, x: Tensor) -> Tensor:
-        gates = [self.channel(pooled.flatten(1)) for pooled in self.pool(x, (2, 3))]
-        x = x * sum(gates).sigmoid()[:, :, None, None]
-        return x * self.spatial(torch.cat(self.pool(x, (1,)), dim=1))
+        x = x * self.channel_gate(x)
+        return x * self.place_gate(x)
 
 
 class GatherExcite(nn.Module):
@@ -161,9 +176,12 @@ class GatherExcite(nn.Module):
                 nn.ReLU(), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor) -> Tensor:
+        """The weights between 0 and 1 of each channel at each place. [B, C, H, W] -> [B, C, H, W]."""
         gathered = self.gather(x)
         if not self.extent:
             gathered = gathered.mean((2, 3), keepdim=True)
-        gate = F.interpolate(self.excite(gathered), size=x.shape[-2:], mode="nearest")
-        return x * gate.sigmoid()
+        return F.interpolate(self.excite(gathered), size=x.shape[-2:], mode="nearest").sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)

@@ -89,8 +89,12 @@ class SqueezeExcitation(nn.Module):
             nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Hardsigmoid()
         )
 
+    def gate(self, x: Tensor) -> Tensor:
+        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        return self.excitation(x.mean((2, 3), keepdim=True))
+
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.excitation(x.mean((2, 3), keepdim=True))
+        return x * self.gate(x)
 
 
 class InvertedResidual(nn.Module):

@@ -63,11 +63,18 @@ class SelectiveKernel(nn.Module):
         self.fuse = nn.Sequential(nn.Linear(channels, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU())
         self.select = nn.Linear(hidden, len(kernels) * channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        maps = torch.stack([branch(x) for branch in self.branches], dim=1)  # [B, branches, C, H, W]
+    def split(self, x: Tensor) -> Tensor:
+        """The maps of all branches. [B, C, H, W] -> [B, branches, channels, H/s, W/s]."""
+        return torch.stack([branch(x) for branch in self.branches], dim=1)
+
+    def selection(self, maps: Tensor) -> Tensor:
+        """What each branch counts for, in each channel 1 together. [B, branches, C, H, W] -> [B, branches, C]."""
         scores = self.select(self.fuse(maps.sum(1).mean((2, 3))))
-        weights = scores.unflatten(1, (len(self.branches), -1)).softmax(1)  # [B, branches, C]
-        return (maps * weights[..., None, None]).sum(1)
+        return scores.unflatten(1, (len(self.branches), -1)).softmax(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.split(x)
+        return (maps * self.selection(maps)[..., None, None]).sum(1)
 
 
 class SKBlock(nn.Module):

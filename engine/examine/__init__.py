@@ -6,6 +6,7 @@ from engine.checkpoint import NotSaved
 from engine.examine import tables
 from engine.examine.every_tta import every_tta
 from engine.examine.export import export
+from engine.examine.explain import explain
 from engine.examine.figures import Examined, comparison, examined, require_same_images, together
 from engine.examine.page import page
 from engine.examine.parts import Part
@@ -13,7 +14,7 @@ from engine.examine.place import common_directory
 from engine.examine.predict import predict
 from engine.logging import say, write_json, write_text
 
-__all__ = ["every_tta", "examined", "export", "predict", "report"]
+__all__ = ["every_tta", "examined", "explain", "export", "predict", "report"]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:

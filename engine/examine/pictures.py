@@ -47,7 +47,6 @@ class Mistake:
 def worst_mistakes(examined: Examined, count: int = MISTAKES) -> list[Mistake]:
     """The images that the network is surest of and wrong about, the surest first."""
     confidence, taken = np.exp(metrics.log_probabilities(examined.logits).max(1)), metrics.predicted(examined.logits)
-    wrong = np.flatnonzero(~examined.right)
     return [
         Mistake(
             examined.images.images[int(index)].cpu().numpy(),
@@ -55,5 +54,5 @@ def worst_mistakes(examined: Examined, count: int = MISTAKES) -> list[Mistake]:
             examined.classes[taken[index]],
             float(confidence[index]),
         )
-        for index in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+        for index in metrics.surest_mistakes(examined.logits, examined.labels)[:count]
     ]
