@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from engine.checkpoint import NotSaved
 from engine.examine import tables
 from engine.examine.every_tta import every_tta
-from engine.examine.export import export
 from engine.examine.explain import explain
+from engine.examine.export import export
 from engine.examine.figures import Examined, comparison, examined, require_same_images, together
 from engine.examine.page import page
 from engine.examine.parts import Part
