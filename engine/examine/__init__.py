@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.checkpoint import NotSaved
 from engine.examine import tables
+from engine.examine.cost import costs
 from engine.examine.every_tta import every_tta
 from engine.examine.figures import Examined, comparison, examined, require_same_images, together
 from engine.examine.page import page
@@ -13,7 +14,7 @@ from engine.examine.parts import Part
 from engine.logging import say, write_json, write_text
 from engine.rundir import RunDirectory
 
-__all__ = ["every_tta", "examined", "report"]
+__all__ = ["costs", "every_tta", "examined", "report"]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
