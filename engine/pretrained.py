@@ -40,20 +40,19 @@ class Pretrained:
     def give_to(self, model: nn.Module) -> None:
         """Give `model` the tensors that have a name and a shape of its own, and say which do not.
 
-        Raises CheckpointError where none has.
+        Raises CheckpointError where none has, or only vectors, which many a network has of the same length.
         """
         own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
         there = {name: list(tensor.shape) for name, tensor in self.weights.items()}
         taken = [name for name, tensor in own.items() if there.get(name) == list(tensor.shape)]
-        if not taken:
-            raise CheckpointError(f"{self.file} has nothing that this network has: it has {listed(there)}")
+        if not any(own[name].ndim > 1 for name in taken):
+            raise CheckpointError(f"{self.file} has no weights of this network: it has {listed(there)}")
         for name in taken:
             own[name].copy_(self.weights[name])
         new = {name: list(tensor.shape) for name, tensor in own.items() if name not in taken}
-        lines = [f"{len(taken)} of {len(own)} tensors taken"]
-        lines += [f"new are {listed(new)}"] if new else []
-        lines += [f"left there are {listed(left)}"] if (left := {n: there[n] for n in there if n not in taken}) else []
-        say(f"{self.file}: {'; '.join(lines)}")
+        left = {name: shape for name, shape in there.items() if name not in taken}
+        others = [f"; {what} {listed(some)}" for what, some in (("new are", new), ("left there are", left)) if some]
+        say(f"{self.file}: {len(taken)} of {len(own)} tensors taken{''.join(others)}")
 
 
 def read_pretrained(file: Path) -> Pretrained:

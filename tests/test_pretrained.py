@@ -189,9 +189,17 @@ def test_names_are_only_mapped_where_a_residual_network_is_meant(tmp_path):
     torch.save({"conv1.weight": torch.zeros(16, 3, 3, 3), "fc.bias": torch.zeros(10)}, tmp_path / "other.pth")
     assert set(read_pretrained(tmp_path / "other.pth").weights) == {"conv1.weight", "fc.bias"}
     with pytest.raises(
-        CheckpointError, match=r"nothing that this network has: it has conv1\.weight \[16, 3, 3, 3\], fc"
+        CheckpointError, match=r"has no weights of this network: it has conv1\.weight \[16, 3, 3, 3\], fc"
     ):
         read_pretrained(tmp_path / "other.pth").give_to(ours("resnet20"))
+
+
+def test_a_vector_of_the_same_length_is_nothing_taken(tmp_path):
+    torch.save({"head.linear.bias": torch.ones(10), "head.linear.weight": torch.ones(10, 512)}, tmp_path / "other.pth")
+    model = ours("resnet20")
+    with pytest.raises(CheckpointError, match="has no weights of this network"):
+        read_pretrained(tmp_path / "other.pth").give_to(model)
+    assert not model.head.linear.bias.any(), "it is as it was"
 
 
 def nested(value, depth: int):
