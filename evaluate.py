@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks, parts = [], []
+    networks, parts, to_measure = [], [], {}
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
@@ -35,6 +35,10 @@ def main(config: DictConfig) -> None:
                     parts.append(examine.every_tta(trained, images, build.every_tta()))
                 if config.explain:
                     parts += examine.explain(trained, images)
+                if config.cost:
+                    to_measure[networks[-1].name] = trained
+        if to_measure:
+            parts.append(examine.costs(to_measure, compiled=config.cost_compile))
         examine.report(networks, parts)
     except RunError as error:
         leave(error)

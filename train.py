@@ -37,7 +37,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     """Build the parts, fit, test, and say how it went."""
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
-    from engine import build, lr_find, report, tensorboard
+    from engine import build, lr_find, pretrained, report, tensorboard
     from engine.checkpoint import NotSaved
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
@@ -48,12 +48,12 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
+    if config.init_only:
+        return pretrained.keep(state, parts.checkpoints)
     try:
         with RunLog(run, facts, state.records) as log, memory_explained(report.what_computes(facts)):
             if state.step == 0:
-                log.show(tensorboard.beginning(state.model, train, config=build.plain(config), facts=facts))
-                if config.trainer.graph:
-                    log.show_graph(tensorboard.graph(state.model, train))
+                tensorboard.begin(log, state.model, train, config=build.plain(config), facts=facts)
             report.say(f"set up in {time.perf_counter() - begun:.1f} s")
             fit(
                 state,

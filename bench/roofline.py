@@ -8,8 +8,8 @@ import torch
 
 from bench.sides import Ours, parser
 from bench.timing import in_turns, surroundings
+from engine.counts import count_multiply_adds
 from engine.machine import DTYPES, Machine
-from engine.report import count_multiply_adds
 
 NETWORKS = ["lenet5", "resnet20", "resnet18", "vgg16", "resnext29_2x64d", "densenet100bc", "mobilenet_v2"]
 SIDE = 2048

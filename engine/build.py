@@ -19,15 +19,16 @@ from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
 from engine.batch_size import SMALLEST, largest_batch
-from engine.check import CommandError, learning_rate_scale, make_schedule, targets
-from engine.checkpoint import CheckpointError, Checkpoints, described, read_newest
+from engine.check import CommandError, find_weights, learning_rate_scale, make_schedule, targets
+from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
+from engine.pretrained import Pretrained, read_pretrained
 from engine.rundir import RunDirectory
 from engine.runtime import seed_everything, versions
 from engine.settings import leaves
-from engine.state import TrainState, result_weights, weights_by_name
+from engine.state import TrainState
 from engine.step import TrainStep
 from engine.tta import Views
 
@@ -172,13 +173,18 @@ def restored(
     return built
 
 
-def state(config: DictConfig, splits: Splits, machine: Machine) -> TrainState:
-    """The network on the device with its optimizer, at step 0."""
+def state(config: DictConfig, splits: Splits, machine: Machine, pretrained: Pretrained | None = None) -> TrainState:
+    """The network on the device with its optimizer, at step 0; with those of the `pretrained` weights that fit.
+
+    Raises CheckpointError where none does.
+    """
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
     if hasattr(model, "prepare"):
         normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
         model.prepare(normalize(splits.train.images[:PREPARED_ON]))
+    if pretrained:
+        pretrained.give_to(model)
     model.to(machine.device, memory_format=machine.memory_format)
     return TrainState(
         model=model,
@@ -309,11 +315,13 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
     saved, _ = read_newest(run) if config.resume else (None, None)
     with described():
         possible = possible_machines(config, saved)  # before the data are read, or even downloaded
+    begins_anew = saved is None and config.init_from is not None
+    pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
     machine, speeds = choose_machine(config, images, possible)
     training, batches, step = (
-        state(config, images, machine),
+        state(config, images, machine, pretrained),
         loaders(config, images, machine),
         train_step(config, machine),
     )
@@ -420,17 +428,6 @@ def every_tta() -> dict[str, Views]:
     """Each option of the group tta by its name, within a command that Hydra runs."""
     options = GlobalHydra.instance().config_loader().get_group_options("tta")
     return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
-
-
-def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:
-    """The weights of a checkpoint by name, or for None those that count, with their name. Raises CheckpointError."""
-    state = checkpoint["state"]
-    kept = weights_by_name(state)
-    if name is None:
-        name = result_weights(state, epoch=state["step"] / checkpoint["steps_per_epoch"])
-    if name not in kept:
-        raise CheckpointError(f"weights={name}: the checkpoint has {' and '.join(kept)}")
-    return name, kept[name]
 
 
 def require_own_code(node: Any, allowed: frozenset[str]) -> None:

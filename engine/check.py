@@ -31,7 +31,7 @@ from engine.schema import Key, read_keys
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
-PARTS = ("every_tta", "explain")  # of an evaluation, which are looked at on request
+PARTS = ("every_tta", "explain", "cost")  # of an evaluation, which are looked at on request
 NEEDED_BY_ONNX = ("onnx", "onnxscript", "onnxruntime")  # which are not among the requirements
 ABSENT = object()
 
@@ -339,14 +339,28 @@ def find_checkpoint(path: str) -> Path:
 
     Raises CommandError where there is none.
     """
-    file = Path(os.path.expanduser(path))
-    if file.is_dir():
-        run = RunDirectory(file)
-        file = run.best if run.best.is_file() else run.last
+    file = file_or_checkpoint(path)
     if not file.is_file():
         raise CommandError(f"checkpoint={path}: there is no checkpoint ({file} does not exist)")
     require_checkpoint(file)
     return file
+
+
+def find_weights(path: str) -> Path:
+    """The file that `init_from=path` means, likewise; it may also be another program's. Raises CommandError."""
+    file = file_or_checkpoint(path)
+    if not file.is_file():
+        raise CommandError(f"init_from={path}: there are no weights ({file} does not exist)")
+    return file
+
+
+def file_or_checkpoint(path: str) -> Path:
+    """The file itself, or the best checkpoint, else the last, of a run's directory."""
+    file = Path(os.path.expanduser(path))
+    if not file.is_dir():
+        return file
+    run = RunDirectory(file)
+    return run.best if run.best.is_file() else run.last
 
 
 def require_checkpoint(file: Path) -> None:
@@ -365,6 +379,8 @@ def check_evaluation(config: DictConfig) -> None:
         raise CommandError("every_tta=true: a table of one network; give one checkpoint")
     if several and config.explain:
         raise CommandError("explain=true: pictures of one network; give one checkpoint")
+    if config.cost_compile and not config.cost:
+        raise CommandError("cost_compile=true: it adds to the table of cost=true, set that as well")
     if config.predict is not None and config.export is not None:
         raise CommandError("predict= and export=: one at a time")
     if config.predict is not None:
@@ -472,6 +488,10 @@ def check_together(config: DictConfig) -> None:
         )
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
+    if config.init_from is not None and config.resume is None:
+        find_weights(config.init_from)  # a run that goes on needs them no more
+    if config.init_only and config.init_from is None:
+        raise CommandError("init_only=true: it keeps the weights of init_from=, give that as well")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:
         raise CommandError("optimizer.nesterov=true: without momentum (optimizer.momentum=0) there is nothing ahead")
     size = check_data(config)

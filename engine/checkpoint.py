@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine.errors import RunError
 from engine.logging import say
 from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
 from engine.settings import difference
-from engine.state import TrainState
+from engine.state import TrainState, result_weights, weights_by_name
 
 FORMAT = 4
 SLOWEST = 1 / 1024  # a run that diverges at so small a share of its learning rate is given up
@@ -191,24 +192,65 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError for a file that is none, is damaged, or has another format.
     """
+    with readable(path):
+        if not is_archive(path):
+            raise zipfile.BadZipFile("File is not a zip file")
+    content = load(path)
+    if not is_own(content):
+        raise CheckpointError(f"{path} is not a checkpoint of this program")
+    return own_content(content, path)
+
+
+def load(path: Path) -> Any:
+    """What torch.save has written to a file, in main memory: tensors and plain values, no code.
+
+    Files of torch before 1.6, which are no archives, are read as well. Raises CheckpointError for a file that is
+    something else, or is damaged.
+    """
+    with readable(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
+        if is_archive(path):
+            require_whole(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Within, whatever arbitrary bytes at `path` may raise is a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
-        # What torch.save writes is a zip archive with a checksum for each of its members, which torch.load ignores.
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
-            damaged = archive.testzip()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
-            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        yield
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:100]
         raise CheckpointError(f"{path} is not a checkpoint{reason and f': {reason}'}") from None
-    if damaged:
-        raise CheckpointError(f"{path} is damaged: {damaged} has another checksum than it had")
-    if not isinstance(content, dict) or "format" not in content:
-        raise CheckpointError(f"{path} is not a checkpoint of this program")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive does: torch.load reads what does not as a file of old."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def require_whole(path: Path) -> None:
+    """Raise CheckpointError for an archive that is damaged, or compressed, which torch.save writes none.
+
+    It has a checksum for each of its members, which torch.load ignores.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
+        if damaged := archive.testzip():
+            raise CheckpointError(f"{path} is damaged: {damaged} has another checksum than it had")
+
+
+def is_own(content: Any) -> bool:
+    """Whether what a file holds is a checkpoint of this program, of whatever format."""
+    return isinstance(content, dict) and "format" in content
+
+
+def own_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A checkpoint of this program, with the weights by the network's own names. Raises CheckpointError."""
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
     with described():
@@ -235,6 +277,17 @@ def without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
         if weights and all(name.startswith(prefix) for name in weights):
             return without_wrappers({name.removeprefix(prefix): value for name, value in weights.items()})
     return weights
+
+
+def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, Tensor]]:
+    """The weights of a checkpoint by name, or for None those that count, with their name. Raises CheckpointError."""
+    state = checkpoint["state"]
+    kept = weights_by_name(state)
+    if name is None:
+        name = result_weights(state, epoch=state["step"] / checkpoint["steps_per_epoch"])
+    if name not in kept:
+        raise CheckpointError(f"weights={name}: the checkpoint has {' and '.join(kept)}")
+    return name, kept[name]
 
 
 def require_same_weights(saved: dict[str, Any], state: TrainState) -> None:

@@ -103,9 +103,14 @@ class Machine:
         return f"{self.precision.name} {self.memory_format_name}"
 
     def wait(self) -> None:
-        """Until the device has done what it was given; a CPU does so at once."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
+        """Until the device has done what it was given."""
+        wait(self.device)
+
+
+def wait(device: torch.device) -> None:
+    """Until a device has done what it was given; a CPU does so at once."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def machines(device: torch.device, *, precision: str, memory_format: str) -> list[Machine]:

@@ -3,11 +3,8 @@
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from engine.build import Parts
+from engine.counts import count_multiply_adds
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say
 from engine.machine import describe_device
@@ -62,17 +59,6 @@ def what_computes(facts: dict[str, Any]) -> str:
     return (
         f"batches of {facts['batch_size']} images, model={facts['model']}, {facts['precision']}, on {facts['device']}"
     )
-
-
-@torch.no_grad()
-def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
-    """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
-    parameter, training = next(model.parameters()), model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
-        model.forward(torch.zeros(1, *image_shape, device=parameter.device))  # as it is, also if calls are compiled
-    model.train(training)
-    return counter.get_total_flops() // 2
 
 
 def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:

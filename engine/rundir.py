@@ -91,7 +91,9 @@ class RunDirectory:
 
     def keep_words(self) -> None:
         """Note what the command line says: a later resume goes on from there. Raises OSError."""
-        kept = [word for word in self.words if not word.lstrip("+").startswith(("resume=", "resume_force="))]
+        kept = [
+            word for word in self.words if not word.lstrip("+").startswith(("resume=", "resume_force=", "init_only="))
+        ]
         text = yaml.safe_dump(kept)
         if not (self.overrides.exists() and self.overrides.read_text() == text):
             self.overrides.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 FREE = (
     "resume",
     "resume_force",
+    "init_only",
     "lr_find",
     "sweep",
     "sweep_on_error",

@@ -18,9 +18,17 @@ from data.loader import TrainLoader
 from engine import metrics
 from engine.drawing import MOST_CLASSES, confusion, tiles
 from engine.evaluate import Evaluation
+from engine.logging import RunLog
 
 MISTAKES = 32
 SHOWN = 64  # augmented images
+
+
+def begin(log: RunLog, model: nn.Module, train: TrainLoader, *, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Show what is known before the first step and, if the configuration asks for it, the network's graph."""
+    log.show(beginning(model, train, config=config, facts=facts))
+    if config["trainer"]["graph"]:
+        log.show_graph(graph(model, train))
 
 
 def beginning(

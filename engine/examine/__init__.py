@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from engine.checkpoint import NotSaved
 from engine.examine import tables
+from engine.examine.cost import costs
 from engine.examine.every_tta import every_tta
 from engine.examine.explain import explain
 from engine.examine.export import export
@@ -14,7 +15,7 @@ from engine.examine.place import common_directory
 from engine.examine.predict import predict
 from engine.logging import say, write_json, write_text
 
-__all__ = ["every_tta", "examined", "explain", "export", "predict", "report"]
+__all__ = ["costs", "every_tta", "examined", "explain", "export", "predict", "report"]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
