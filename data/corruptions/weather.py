@@ -14,7 +14,7 @@ from data.corruptions.pixels import as_bytes, as_numbers
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
 SHEETS = 5  # of ice
 ICE = (0.86, 0.94, 1.0)  # its colour
-FINER, NEEDLE = 4, 5  # how much finer than pixels crystals are drawn, and their width on that grid
+FINER, NEEDLE = 4, 3  # how much finer than pixels crystals are drawn, and their width on that grid
 
 
 def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
@@ -124,16 +124,16 @@ def ice(side: int, number: int) -> Tensor:
     """A sheet of ice, float32 [side, side] from 0 to 1: a pale cloud crossed by bright needles.
 
     The needles lie along the three axes of hexagonal ice, 60 degrees apart and not quite exactly, each with a length
-    and a brightness of its own. The same sheet always has the same `number`.
+    and a brightness of its own, most of them faint. The same sheet always has the same `number`.
     """
     generator = torch.Generator().manual_seed(number)
     canvas = Image.new("L", (FINER * side, FINER * side))
     pen = ImageDraw.Draw(canvas)
-    needles = torch.rand(side * side // 50, 6, generator=generator).tolist()
+    needles = torch.rand(side * side // 12, 6, generator=generator).tolist()
     for bright, x, y, axis, askew, length in sorted(needles):  # the brightest on top
         angle = math.pi / 3 * (int(3 * axis) + 0.3 * (askew - 0.5))
         reach = 3 + 15 * length
         ends = (side * x, side * y, side * x + reach * math.cos(angle), side * y + reach * math.sin(angle))
-        pen.line([FINER * end for end in ends], fill=round(128 + 127 * bright), width=NEEDLE)
+        pen.line([FINER * end for end in ends], fill=round(255 * bright**2), width=NEEDLE)
     drawn = torch.from_numpy(np.array(canvas.resize((side, side), Image.Resampling.BOX)))
     return torch.maximum(0.2 + 0.4 * plasma(1, side, 2, generator)[0], drawn / 255)
