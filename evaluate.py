@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks, parts = [], []
+    networks, parts, kept = [], [], {}
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
@@ -26,6 +26,13 @@ def main(config: DictConfig) -> None:
                 networks.append(examine.examined(trained, images, file, name))
                 if config.every_tta:
                     parts.append(examine.every_tta(trained, images, build.every_tta()))
+                if config.robustness:
+                    kept[networks[-1].name] = trained
+        if kept:
+            examine.require_same_images(networks)
+            with memory_explained("robustness", helps="lower eval_batch_size or robustness_limit"):
+                root, limit = config.robustness_root, config.robustness_limit
+                parts.append(examine.robustness(kept, images, root=root, limit=limit))
         examine.report(networks, parts)
     except RunError as error:
         leave(error)

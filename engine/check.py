@@ -60,6 +60,10 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
     missing = check_values(config, keys, overrides)
     if missing and to_run:
         raise CommandError(f"{missing} must be given: {keys[missing].description}")
+    if config_name == "evaluate" and not config.robustness:
+        for key in ("robustness_root", "robustness_limit"):
+            if config[key] is not None:
+                raise CommandError(f"{key}={config[key]}: says how robustness is measured, which wants robustness=true")
     if config_name == "config":
         check_regularizers(config, found)
         check_targets(config)

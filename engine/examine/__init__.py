@@ -10,10 +10,11 @@ from engine.examine.every_tta import every_tta
 from engine.examine.figures import Examined, comparison, examined, require_same_images, together
 from engine.examine.page import page
 from engine.examine.parts import Part
+from engine.examine.robustness import robustness
 from engine.logging import say, write_json, write_text
 from engine.rundir import RunDirectory
 
-__all__ = ["every_tta", "examined", "report"]
+__all__ = ["every_tta", "examined", "report", "require_same_images", "robustness"]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
