@@ -3,8 +3,8 @@
 Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations", arXiv
 1903.12261. What each corruption is, and its constants for images of 32x32 pixels, are those of the authors' script
 make_cifar_c.py (https://github.com/hendrycks/robustness), by which they made the published files. The random numbers
-are others, and where a docstring says so is the definition: figures come near those on the published files, and are
-not the same.
+are others, and where a docstring says so is the definition: figures are not those on the published files, which
+data/corruptions/published.py reads.
 
 A corruption is a function of images uint8 [N, C, H, W] with one channel or three in main memory, the severity from 1
 to 5 and the generator of its random numbers; what it returns is of the same type and shape.

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PIXELS = tuple(range(-8, 9))
 DEGREES = tuple(range(-30, 31, 5))
 SHOWN, SHOWN_AT = 4, (1, 3, 5)  # photographs on the sheet of corruptions, and at which severities
-FAITHFUL = (
-    "computed here by the definitions of CIFAR-10-C, with frost drawn in place of photographs and another motion blur "
-    "than ImageMagick's (in snow, too): near the figures on the published files, not equal to them"
+COMPUTED = (
+    "computed here by the definitions of CIFAR-10-C, but frost is drawn in place of photographs, and motion blur (in "
+    "snow, too) is not ImageMagick's: not to be compared with figures on the published files"
 )
 MOVED = "what comes in at the border is the image's mirror image; by linear interpolation where it is turned"
 SHEET = f"as they are, and below that at severities {', '.join(map(str, SHOWN_AT[:-1]))} and {SHOWN_AT[-1]}"
@@ -157,9 +157,10 @@ def part(networks: Sequence[Robust], root: str | None, sheet: Mapping[str, Tenso
     """What a report says of it; `sheet` has the pictures of each corruption, uint8 [rows, columns, C, H, W]."""
     baseline, count = networks[0], networks[0].images
     several = len(networks) > 1
-    made = f"the files in {root}" if root else FAITHFUL
-    beside = f"; mCE: errors over those of {baseline.name}, whose own is 100 %" if several else ""
-    note = f"{count:,} test images; corruptions: {made}{beside}"
+    made = f"the files in {root}" if root else COMPUTED
+    notes = [f"robustness on {count:,} test images", f"corruptions: {made}"]
+    if several:
+        notes.append(f"mCE: errors over those of {baseline.name}, whose own is 100 %")
     content = {
         "images": count,
         "corruptions": root or "computed",
@@ -169,12 +170,12 @@ def part(networks: Sequence[Robust], root: str | None, sheet: Mapping[str, Tenso
     summary = summary_rows(networks)
     table = error_rows(networks) if several else severity_rows(baseline)
     sections = [
-        Section("Robustness", note, summary),
+        Section("Robustness", "; ".join(notes), summary),
         Section("Accuracy by corruption and severity", rows=table, picture=embedded(heat_map(networks))),
         Section("Moved and turned", MOVED, picture=embedded(curves(networks))),
         Section("What the corruptions are", SHEET, picture=embedded(contact_sheet(sheet))),
     ]
-    return Part("robustness", content, [note, *aligned(summary), "", *aligned(table)], sections)
+    return Part("robustness", content, [*notes, *aligned(summary), "", *aligned(table)], sections)
 
 
 def figures(network: Robust, baseline: Robust | None) -> dict[str, Any]:
