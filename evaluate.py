@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks, parts, to_measure = [], [], {}
+    networks, kept, parts = [], {}, []
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
@@ -31,14 +31,18 @@ def main(config: DictConfig) -> None:
                     return examine.export(trained, checkpoint, config.export, file)
                 images = build.unseen(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
                 networks.append(examine.examined(trained, images, file, name))
+                kept[networks[-1].name] = trained
                 if config.every_tta:
                     parts.append(examine.every_tta(trained, images, build.every_tta()))
                 if config.explain:
                     parts += examine.explain(trained, images)
-                if config.cost:
-                    to_measure[networks[-1].name] = trained
-        if to_measure:
-            parts.append(examine.costs(to_measure, compiled=config.cost_compile))
+        if config.robustness:
+            examine.require_same_images(networks)
+            with memory_explained("robustness", helps="lower eval_batch_size or robustness_limit"):
+                root, limit = config.robustness_root, config.robustness_limit
+                parts.append(examine.robustness(kept, images, root=root, limit=limit))
+        if config.cost:
+            parts.append(examine.costs(kept, compiled=config.cost_compile))
         examine.report(networks, parts)
     except RunError as error:
         leave(error)

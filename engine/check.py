@@ -31,7 +31,7 @@ from engine.schema import Key, read_keys
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
-PARTS = ("every_tta", "explain", "cost")  # of an evaluation, which are looked at on request
+PARTS = ("every_tta", "explain", "robustness", "cost")  # of an evaluation, which are looked at on request
 NEEDED_BY_ONNX = ("onnx", "onnxscript", "onnxruntime")  # which are not among the requirements
 ABSENT = object()
 
@@ -381,6 +381,9 @@ def check_evaluation(config: DictConfig) -> None:
         raise CommandError("explain=true: pictures of one network; give one checkpoint")
     if config.cost_compile and not config.cost:
         raise CommandError("cost_compile=true: it adds to the table of cost=true, set that as well")
+    for key in ("robustness_root", "robustness_limit"):
+        if config[key] is not None and not config.robustness:
+            raise CommandError(f"{key}={config[key]}: says how robustness is measured, which wants robustness=true")
     if config.predict is not None and config.export is not None:
         raise CommandError("predict= and export=: one at a time")
     if config.predict is not None:

@@ -3,7 +3,6 @@
 import pickle
 import re
 import signal
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -163,13 +162,6 @@ def test_other_files(name, tmp_path):
     read_pretrained(tmp_path / name).give_to(model)
     expected = reference["linear.weight"]
     assert torch.equal(model.head.linear.weight, expected.bfloat16().float() if name == "half.pth" else expected)
-
-
-def test_without_the_package_of_safetensors(tmp_path, monkeypatch):
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(CheckpointError, match="to read it, install the package safetensors"):
-        read_pretrained(tmp_path / "a.safetensors")
 
 
 def test_names_that_are_not_known_stay():

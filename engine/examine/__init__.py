@@ -13,9 +13,20 @@ from engine.examine.page import page
 from engine.examine.parts import Part
 from engine.examine.place import common_directory
 from engine.examine.predict import predict
+from engine.examine.robustness import robustness
 from engine.logging import say, write_json, write_text
 
-__all__ = ["costs", "every_tta", "examined", "explain", "export", "predict", "report"]
+__all__ = [
+    "costs",
+    "every_tta",
+    "examined",
+    "explain",
+    "export",
+    "predict",
+    "report",
+    "require_same_images",
+    "robustness",
+]
 
 
 def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
