@@ -62,6 +62,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 log=log,
                 checkpoints=parts.checkpoints,
                 roll_back=config.trainer.on_nonfinite == "rollback",
+                judge=build.judge(job.sweeper),
             )
             figures = report.final_test(parts)
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))

@@ -12,12 +12,14 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GREY, PALE = "#262626", "#737373", "#e6e6e6"
 
 
-def figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", list["Axes"]]:
-    """A figure of so many inches with its axes in reading order; they share their ranges."""
+def figure(
+    *, width: float, height: float, rows: int = 1, columns: int = 1, same_x: bool = True
+) -> tuple["Figure", list["Axes"]]:
+    """A figure of so many inches with its axes in reading order; they share their ranges, that across if `same_x`."""
     from matplotlib.figure import Figure
 
     canvas = Figure(figsize=(width, height), layout="constrained")
-    grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    grid = canvas.subplots(rows, columns, squeeze=False, sharex=same_x, sharey=True)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GREY)
