@@ -5,6 +5,7 @@ up what a process left behind that was killed. What is maximised is the accuracy
 images. No torch here, and Optuna, which takes a second to import, only where there is a study.
 """
 
+import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,8 +99,8 @@ def judge(
                 running.report(val_accuracy(record), record["epoch"])
                 told.add(record["epoch"])
         if running.should_prune():
-            best = 100 * max(map(val_accuracy, records))
-            raise Pruned(f"pruned after {len(records)} epochs: val accuracy {best:.2f} %, of others more by then")
+            best = f"{100 * max(map(val_accuracy, records)):.2f} %"
+            raise Pruned(f"pruned after {len(records)} epochs: others did better by then than val accuracy {best}")
 
     return look
 
@@ -161,10 +162,8 @@ class Search:
 
     def ask(self, number: int) -> "optuna.Trial":
         """A new trial, the study's `number`th."""
-        import numpy as np
-
-        (seed,) = np.random.SeedSequence([self.seed, number]).generate_state(1)
-        self.study.sampler = sampler_named(self.sampler, n_startup_trials=self.n_startup_trials, seed=int(seed))
+        seed = random.Random(f"{self.seed} {number}").getrandbits(32)
+        self.study.sampler = sampler_named(self.sampler, n_startup_trials=self.n_startup_trials, seed=seed)
         return self.study.ask(self.space)
 
     def was_left(self, trial: "optuna.trial.FrozenTrial") -> bool:

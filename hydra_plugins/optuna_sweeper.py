@@ -96,7 +96,10 @@ class StudySweeper(Sweeper):
         words = [word for word in self.fixed if key_of(word) not in ("sweep", "sweep_on_error")]
         print(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
         print(f"python train.py {shlex.join([*words, *chosen(best.params)])}", flush=True)
-        study.draw(self.search.study, directory / "study.png")
+        try:
+            study.draw(self.search.study, directory / "study.png")
+        except OSError as error:
+            print(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})", flush=True)
 
 
 def chosen(params: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,7 @@ def test_only_the_edge_knows_hydra():
 def test_what_checks_the_command_line_never_reaches_torch():
     """The answer to a mistake must not wait for torch's import."""
     reached, pending = set(), [ROOT / "engine" / "command.py", ROOT / "schedulers" / "__init__.py"]
+    pending += list((ROOT / "hydra_plugins").glob("*.py"))
     pending += list((ROOT / "schedulers").glob("*.py"))
     while pending:
         file = pending.pop()
