@@ -5,6 +5,7 @@ up what a process left behind that was killed. What is maximised is the accuracy
 images. No torch here, and Optuna, which takes a second to import, only where there is a study.
 """
 
+import math
 import random
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -265,12 +266,14 @@ def draw(study: "optuna.Study", file: Path) -> None:
     """
     trials, ended = study.get_trials(deepcopy=False), finished(study)
     heights = {trial.number: trial.value for trial in ended}
-    pruned = {t.number: max(t.intermediate_values.values()) for t in trials if t.state.name == "PRUNED"}
+    reached = {trial.number: trial.intermediate_values.values() for trial in trials if trial.state.name == "PRUNED"}
+    pruned = {number: max(accuracies) for number, accuracies in reached.items() if accuracies}
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
-    columns = min(3, 1 + len(keys))
-    rows = -(-(1 + len(keys)) // columns)
+    count = 1 + len(keys)
+    columns = count if count <= 3 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
     canvas, panels = plot.figure(width=3.8 * columns, height=3.2 * rows, rows=rows, columns=columns, same_x=False)
-    for panel in panels[1 + len(keys) :]:
+    for panel in panels[count:]:
         panel.set_visible(False)
     best = [100 * max(trial.value for trial in ended[: end + 1]) for end in range(len(ended))]
     panels[0].plot(list(heights), best, color=plot.COLOURS[1], drawstyle="steps-post")
@@ -301,7 +304,13 @@ def scale_as(panel: "Axes", distribution: "optuna.distributions.BaseDistribution
         panel.set_xticks(range(len(choices)), choices, rotation=20 if len(choices) > 3 else 0)
         panel.set_xlim(-0.5, len(choices) - 0.5)
     elif distribution.log:
-        panel.set_xscale("log")
+        from matplotlib.ticker import NullFormatter
+
+        is_short = distribution.high < 100 * distribution.low
+        panel.set_xscale("log", subs=range(2, 10))
+        panel.xaxis.get_major_locator().set_params(subs=(1, 2, 5) if is_short else (1,))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def importances(study: "optuna.Study", keys: Sequence[str]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import study, sweep
 from engine.check import CommandError, check
-from engine.command import leave, stopped
+from engine.command import leave
 from engine.errors import RunError
 from engine.overrides import MISTAKES, key_of, parse
 from engine.rundir import RunDirectory
@@ -67,7 +67,8 @@ class StudySweeper(Sweeper):
         except RunError as error:
             leave(error)
         except Interrupted as interruption:
-            stopped(RunDirectory(directory), interruption.exit_status, sweep=str(directory))
+            print(f"stopped; the same command with {sweep.which_sweep(directory)} goes on", flush=True)
+            raise SystemExit(interruption.exit_status) from None
 
     def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
         """Launch some trials and tell the study what they came to; one whose settings cannot be has failed."""
