@@ -38,7 +38,6 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, pretrained, report, tensorboard
-    from engine.checkpoint import NotSaved
     from engine.fit import Diverged, fit
     from engine.logging import RunLog
 
@@ -64,6 +63,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 log=log,
                 checkpoints=parts.checkpoints,
                 roll_back=config.trainer.on_nonfinite == "rollback",
+                judge=build.judge(job.sweeper),
             )
             figures, tested = report.final_test(parts)
             log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
@@ -71,8 +71,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     except Diverged as error:
         raise Diverged(f"{error}; {parts.checkpoints}") from None
     report.conclude(figures, run, choices["expected"])
-    if not parts.checkpoints.is_saved:
-        raise NotSaved(f"{run}: the last epoch could not be written")
+    parts.checkpoints.require_saved()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from engine.fit import fit
 from engine.logging import RunLog
 from engine.rundir import RunDirectory
 from engine.state import TrainState
+from engine.study import nobody
 
 MOST_IMAGES = 20_000
 
@@ -84,6 +85,7 @@ class Ours:
             log=self.log,
             checkpoints=Unsaved(self.run, {}),
             roll_back=False,
+            judge=nobody,
         )
         self.parts.machine.wait()
         return self.images

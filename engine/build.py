@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ from torch import nn
 from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader
+from engine import study
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
@@ -271,6 +272,15 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
 def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize) -> EvalLoader:
     """Batches of all images as they are."""
     return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
+
+
+def judge(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]], None]:
+    """What decides before each epoch whether a run goes on: its study, if it is a trial of one."""
+    options = plain(sweeper)
+    if options.get("trial") is None:
+        return study.nobody
+    names = ("storage", "study_name", "trial", "pruner", "n_startup_trials", "n_warmup_epochs")
+    return study.judge(**{name: options[name] for name in names})
 
 
 def description(config: DictConfig, splits: Splits, machine: Machine, train: TrainLoader) -> dict[str, Any]:

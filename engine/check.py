@@ -75,10 +75,14 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
 # Names
 
 
+def own_groups() -> list[str]:
+    """The groups of conf/; what lies in conf/hydra is an option of a group of Hydra's."""
+    return sorted(directory.name for directory in CONF.iterdir() if directory.is_dir() and directory.name != "hydra")
+
+
 def groups_of(config_name: str) -> list[str]:
     """The groups of which an option can be chosen."""
-    own = sorted(directory.name for directory in CONF.iterdir() if directory.is_dir())
-    return [*own, *PLUGINS] if config_name == "config" else ["tta"]
+    return [*own_groups(), *PLUGINS] if config_name == "config" else ["tta"]
 
 
 def check_options(override: Override, groups: Sequence[str]) -> None:
@@ -153,17 +157,17 @@ def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
 def check_hydra_name(override: Override, overrides: Sequence[Override], keys: dict[str, Key | None]) -> None:
     """Refuse those of Hydra's own keys that conf/ does not offer: they would replace what a run is made of.
 
-    An installed launcher or sweeper has keys that only Hydra knows.
+    An installed launcher or sweeper, which is none of conf/hydra, has keys that only Hydra knows.
     """
     name, line = override.key_or_group, override.input_line
     changes = not (override.is_add() or override.is_force_add() or override.is_delete())
     offered = [key for key, what in keys.items() if key.startswith("hydra.") and what and what.form]
     plugin = next((group for group in PLUGINS if name.startswith(f"{group.replace('/', '.')}.")), None)
-    if plugin:
-        chosen = next((other.value() for other in overrides if other.key_or_group == plugin), "basic")
-        if chosen == "basic":
-            raise CommandError(f"{line}: {plugin}=basic has nothing to set")
-    elif name not in offered:
+    chosen = next((other.value() for other in overrides if other.key_or_group == plugin), "basic")
+    if plugin and chosen == "basic":
+        raise CommandError(f"{line}: {plugin}=basic has nothing to set")
+    is_own = plugin is not None and (CONF / plugin / f"{chosen}.yaml").is_file()
+    if name not in offered and (is_own or not plugin):
         hint = did_you_mean(name, offered) or f"; of those of Hydra there are {', '.join(offered)}"
         raise CommandError(f"{name}: no such key{hint}")
     if not changes:
@@ -497,9 +501,23 @@ def check_together(config: DictConfig) -> None:
         raise CommandError("init_only=true: it keeps the weights of init_from=, give that as well")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:
         raise CommandError("optimizer.nesterov=true: without momentum (optimizer.momentum=0) there is nothing ahead")
+    if "study_name" in config.hydra.sweeper:
+        check_study(config, config.hydra.sweeper)
     size = check_data(config)
     known = size and trainer.batch_size != "auto"
     make_schedule(config, steps_per_epoch=steps_per_epoch(config, size) if known else math.inf)
+
+
+def check_study(config: DictConfig, options: DictConfig) -> None:
+    """Refuse a study whose trials have no result to go by, or whose trials could not be at work together."""
+    if not config.dataset.val_size:
+        raise CommandError("dataset.val_size=0: a study would choose on the test images; hold training images out")
+    if config.lr_find:
+        raise CommandError("lr_find=true: a range test leaves no result that a study could go by")
+    if not re.fullmatch(r"[a-z]\w*(\+\w+)?:///?[^/].*|[a-z]\w*(\+\w+)?:////.+", options.storage):
+        raise CommandError(f"hydra.sweeper.storage={options.storage}: a URL is wanted, sqlite:///study.db")
+    if options.n_jobs > 1 and config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        raise CommandError(f"hydra.sweeper.n_jobs={options.n_jobs}: for trials beside each other hydra/launcher=joblib")
 
 
 def check_data(config: DictConfig) -> int | None:

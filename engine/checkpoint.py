@@ -89,6 +89,11 @@ class Checkpoints:
             say(f"{path} could not be written ({error.strerror or error}): what is there is older")
             self.is_saved = False
 
+    def require_saved(self) -> None:
+        """Raise NotSaved if the last state could not be kept."""
+        if not self.is_saved:
+            raise NotSaved(f"{self.run}: the last epoch could not be written")
+
     def read_best(self, state: TrainState) -> dict[str, Any] | None:
         """The state of the best epoch in validation; None if none was chosen, or, which is said, if it is lost.
 

@@ -25,7 +25,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from engine.check import CONF, CommandError, check
+from engine.check import CONF, CommandError, check, own_groups
 from engine.console import one_line, say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.resume import in_its_own_directory, with_resumed
@@ -208,8 +208,8 @@ def sweep_directory(name: str | None) -> str:
 def list_groups() -> str:
     """Each group of conf/ with its options, a paragraph each, for the help text; the many recipes have a table."""
     paragraphs = []
-    for directory in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "recipe"):
-        options = ", ".join(sorted(file.stem for file in directory.glob("*.yaml")))
-        indent = f"  {directory.name:<16}"
+    for group in sorted({*own_groups()} - {"recipe"}):
+        options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+        indent = f"  {group:<16}"
         paragraphs.append(textwrap.fill(options, width=110, initial_indent=indent, subsequent_indent=" " * len(indent)))
     return "\n".join(paragraphs)

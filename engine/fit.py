@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from data.loader import EvalLoader, TrainLoader
 from engine.checkpoint import Checkpoints
@@ -31,6 +32,7 @@ def fit(
     log: RunLog,
     checkpoints: Checkpoints,
     roll_back: bool,
+    judge: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
     """Train `state` until it has seen the images `max_epochs` times.
 
@@ -38,13 +40,15 @@ def fit(
     "val" among them choose the best epoch. Checkpoints are kept: "last" after each epoch, after any
     step on a signal, and within epochs as often as asked for; "best" where the validation accuracy
     is the highest so far. With `roll_back` a run that diverges goes on from the last one at half
-    the learning rate. Raises Interrupted after a signal, and Diverged.
+    the learning rate. Before each epoch `judge` is shown the figures of those so far, and raises Pruned where
+    further ones are not worth their time. Raises Interrupted after a signal, and Diverged.
     """
     state.start_clock(state.seconds_before)
     with StopRequest() as stop:
         if roll_back and state.step == 0:
             checkpoints.save("last", state)
         while state.step < max_epochs * len(train):
+            judge(state.records)
             try:
                 record = train_epoch(
                     state, train, train_step, max_epochs=max_epochs, log=log, checkpoints=checkpoints, stop=stop

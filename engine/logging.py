@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams, scalar
 from tqdm import tqdm
 
 from engine.console import say
+from engine.errors import Pruned
 from engine.events import EventFile
 from engine.rundir import RunDirectory, write_json, write_text
 from engine.signals import Interrupted
@@ -61,6 +62,8 @@ class RunLog:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             self.write_result("interrupted")
+        elif isinstance(error, Pruned):
+            self.write_result("pruned")
         elif error is not None:
             self.write_result("failed", {"error": f"{type(error).__name__}: {error}"})
         self.close_events()

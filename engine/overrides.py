@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.check import CONF, CommandError, did_you_mean
+from engine.check import CONF, CommandError, did_you_mean, own_groups
 
 MISTAKES = (
     CommandError,
@@ -41,6 +41,8 @@ def parse(override: str) -> Override:
     except HydraException:
         if re.fullmatch(r"[\w.]+", override):
             raise CommandError(f"{override}: this is not KEY=VALUE{meant(override)}") from None
+        if "interval(" in override:
+            raise CommandError(f"{override}: an interval lies between two numbers, interval(0.01,0.5)") from None
         raise CommandError(
             f"{override}: this is not KEY=VALUE; a value with special characters wants quotes of its own, "
             "'KEY=\"VALUE\"'"
@@ -51,7 +53,10 @@ def parse(override: str) -> Override:
 
 
 def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
-    """The overrides of each job: of a sweep, every combination of its values."""
+    """The overrides of each job: of a sweep, every combination of its values.
+
+    Where a sweeper chooses from them, each value (of a number, both ends) once, beside the first of all others.
+    """
     parsed = [parse(override) for override in overrides]
     sweeper = next((override.value() for override in parsed if override.key_or_group == "hydra/sweeper"), "basic")
     choices: list[list[Override]] = []
@@ -59,19 +64,33 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]
         if override.is_sweep_override() and not multirun:
             raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
         choices.append(swept(override, sweeper) if override.is_sweep_override() else [override])
+    if sweeper != "basic":
+        if not multirun:
+            raise CommandError(f"hydra/sweeper={sweeper}: this makes a sweep, which wants -m")
+        return one_by_one(choices)
     count = math.prod(map(len, choices))
     if count > MOST_JOBS:
         raise CommandError(f"this sweep has {count:,} jobs or more, and {MOST_JOBS:,} is the most")
     return (list(job) for job in product(*choices))
 
 
+def one_by_one(choices: list[list[Override]]) -> Iterator[list[Override]]:
+    """The first of all choices, and each of the others beside the first of the rest."""
+    first = [values[0] for values in choices]
+    yield first
+    for place, (_, *others) in enumerate(choices):
+        for value in others:
+            yield [*first[:place], value, *first[place + 1 :]]
+
+
 def swept(override: Override, sweeper: Any) -> list[Override]:
-    """An override of a sweep for each of its values; of an interval, whose values another sweeper chooses, its ends."""
+    """An override of a sweep for each of its values; of numbers that another sweeper chooses from, the ends."""
     line, key = override.input_line, override.get_key_element()
     if override.is_interval_sweep():
         if sweeper == "basic":
-            raise CommandError(f"{line}: an interval is for a sweeper that chooses in it; here a,b,c or range(...)")
-        values = [str(override.value().start), str(override.value().end)]
+            chooser = "a sweeper that chooses in it, hydra/sweeper=optuna"
+            raise CommandError(f"{line}: an interval is for {chooser}; here a,b,c or range(...)")
+        values = ends(override)
     else:
         try:
             values = list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
@@ -79,13 +98,25 @@ def swept(override: Override, sweeper: Any) -> list[Override]:
             raise CommandError(f"{line}: {error}") from None
     if not values:
         raise CommandError(f"{line}: there is no value in it")
+    if len(values) > MOST_JOBS and sweeper != "basic":
+        raise CommandError(f"{line}: more than {MOST_JOBS:,} values; int(interval(...)) has any number of them")
     return [parse(f"{key}={value}") for value in values]
+
+
+def ends(override: Override) -> list[str]:
+    """Both ends of an interval. Raises CommandError where there is nothing between them."""
+    line, low, high = override.input_line, override.value().start, override.value().end
+    if not low < high:
+        raise CommandError(f"{line}: there is nothing from {low} to {high}; the smaller end comes first")
+    if "log" in override.value().tags and low <= 0:
+        raise CommandError(f"{line}: a logarithmic interval begins above 0")
+    return [str(low), str(high)]
 
 
 def meant(word: str) -> str:
     """What somebody may have meant who typed the name of a group or of an option alone."""
-    groups = {directory.name: directory for directory in CONF.iterdir() if directory.is_dir()}
-    chosen = [f"{group}={word}" for group, directory in groups.items() if (directory / f"{word}.yaml").is_file()]
+    groups = own_groups()
+    chosen = [f"{group}={word}" for group in groups if (CONF / group / f"{word}.yaml").is_file()]
     return did_you_mean(word, [], first=[f"{word}=..."] if word in groups else chosen)
 
 

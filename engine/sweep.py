@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from engine.console import say
+from engine.errors import Pruned
 from engine.memory import memory_explained
 from engine.overrides import reason
 from engine.rundir import InUse, RunDirectory, write_json, write_text
@@ -75,6 +76,8 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                 try:
                     with memory_explained(f"model={model}"):
                         work(config, run)
+                except Pruned as pruned:
+                    say(f"{run}: {pruned}")
                 except Exception as error:
                     if isinstance(error, Interrupted):
                         raise

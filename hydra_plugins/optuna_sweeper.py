@@ -1,0 +1,129 @@
+"""The sweeper of `hydra/sweeper=optuna`: Hydra's side of a study (engine/study.py is Optuna's).
+
+It is our own, since the published plug-in, hydra-optuna-sweeper 1.3.0, wants an Optuna below 3.0 and knows neither
+pruning nor trials that go on. Hydra takes sweepers from the namespace package `hydra_plugins` alone, which may lie in
+several places of Python's path: this one, beside train.py, is found from whichever directory that is started. All
+modules here are imported at every start of Hydra, so that what takes long is imported where it is used.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from engine import study, sweep
+from engine.check import CommandError, check
+from engine.command import leave
+from engine.errors import RunError
+from engine.overrides import MISTAKES, key_of, parse
+from engine.rundir import RunDirectory
+from engine.settings import FREE
+from engine.signals import Interrupted, Signals
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class StudySweeper(Sweeper):
+    """Trials of a study as jobs of a sweep: chosen a few at a time, launched, and told to the study."""
+
+    def __init__(self, *, n_jobs: int, pruner: str, n_warmup_epochs: int, trial: None, **options: Any):
+        self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.judge)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra with what a job needs."""
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Called by Hydra with the words of the command: do trials until there are enough."""
+        directory = Path(self.config.hydra.sweep.dir)
+        overrides = [parse(word) for word in arguments]
+        searched = [override for override in overrides if override.is_sweep_override()]
+        self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+        try:
+            if not searched:
+                raise CommandError("hydra/sweeper=optuna: no setting to search, 'optimizer.lr=interval(0.01,0.5)'")
+            with Signals():
+                self.search = study.begin(
+                    space={override.get_key_element(): distribution(override) for override in searched},
+                    fixed=[word for word in self.fixed if key_of(word) not in FREE],
+                    directory=directory,
+                    **self.options,
+                )
+                OmegaConf.save(self.config, directory / "multirun.yaml")
+                with self.search.at_work():
+                    while not (directory / sweep.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
+                        self.do(trials, directory)
+            self.conclude(directory)
+        except RunError as error:
+            leave(error)
+        except Interrupted as interruption:
+            print(f"stopped; the same command with {sweep.which_sweep(directory)} goes on", flush=True)
+            raise SystemExit(interruption.exit_status) from None
+
+    def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
+        """Launch some trials and tell the study what they came to; one whose settings cannot be has failed."""
+        options = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra/")]
+        jobs = {}
+        for trial in trials:
+            words = [*self.fixed, *chosen(trial.params)]
+            try:
+                check("config", [parse(word) for word in [*options, *words]])
+                jobs[trial.number] = [*words, f"hydra.sweeper.trial={trial.number}"]
+            except MISTAKES as mistake:
+                run = RunDirectory(directory / f"trial{trial.number}")
+                run.path.mkdir(exist_ok=True)
+                sweep.failed(run, mistake, stop=self.config.sweep_on_error == "stop")
+                self.search.tell(trial.number, run.path)
+        ended = self.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs)) if jobs else []
+        for number, job in zip(jobs, ended, strict=True):
+            _ = job.return_value  # raises what went wrong outside the run
+            self.search.tell(number, Path(job.hydra_cfg.hydra.runtime.output_dir))
+
+    def conclude(self, directory: Path) -> None:
+        """Say which trial is the best and how to repeat it, and draw the study."""
+        best = self.search.best()
+        if best is None:
+            return print("\nno trial is finished", flush=True)
+        words = [word for word in self.fixed if key_of(word) not in ("sweep", "sweep_on_error")]
+        print(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
+        print(f"python train.py {shlex.join([*words, *chosen(best.params)])}", flush=True)
+        try:
+            study.draw(self.search.study, directory / "study.png")
+        except OSError as error:
+            print(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})", flush=True)
+
+
+def chosen(params: Mapping[str, Any]) -> list[str]:
+    """The words that set what was chosen for a trial; numbers with four digits, which is more than can be measured."""
+    return [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()]
+
+
+def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
+    """What Optuna chooses a setting from: an interval with both ends, the numbers of a range, or the values of a list.
+
+    Raises CommandError for what it cannot.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value, line = override.value(), override.input_line
+    unknown = value.tags - ({"log"} if override.is_interval_sweep() else set())
+    if unknown:
+        raise CommandError(f"{line}: no such tag, {', '.join(sorted(unknown))}; there is tag(log,interval(...))")
+    if override.is_interval_sweep():
+        kind = IntDistribution if isinstance(value.start, int) else FloatDistribution
+        return kind(value.start, value.end, log="log" in value.tags)
+    if override.is_range_sweep():
+        numbers = sorted(value.range())
+        kind = IntDistribution if isinstance(numbers[0], int) else FloatDistribution
+        return kind(numbers[0], numbers[-1], step=abs(value.step))
+    return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
