@@ -25,6 +25,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from engine import slurm
 from engine.check import CONF, CommandError, check
 from engine.console import say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
@@ -34,7 +35,7 @@ from engine.sweep import job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
 HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
-HARMLESS |= {"sweep", "sweep_on_error"}
+HARMLESS |= {"sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
 HARMLESS |= {
     f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
 }
@@ -71,7 +72,7 @@ def command_line(config_name: str) -> None:
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
     if arguments.multirun and config_name == "config":
-        sys.argv += unnamed(overrides)
+        sys.argv += [*unnamed(overrides), *timeouts(overrides)]
 
 
 def leave(error: Exception) -> NoReturn:
@@ -168,6 +169,13 @@ def unnamed(overrides: Sequence[str]) -> list[str]:
     """What keeps the settings that all jobs of a sweep have out of the names of their directories."""
     same = [word.key_or_group for word in map(parse, overrides) if not word.is_sweep_override()]
     return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(repr(key) for key in same)}]"]
+
+
+def timeouts(overrides: Sequence[str]) -> list[str]:
+    """What lets jobs on SLURM begin again as often as their time is up, unless the command says how often."""
+    key = "hydra.launcher.max_num_timeout"
+    is_said = any(key_of(word) == key for word in overrides)
+    return [f"{key}={slurm.TIMEOUTS}"] if "hydra/launcher=submitit_slurm" in overrides and not is_said else []
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:

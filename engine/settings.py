@@ -10,6 +10,8 @@ FREE = (
     "lr_find",
     "sweep",
     "sweep_on_error",
+    "sweep_jobs_per_gpu",
+    "sweep_estimate",
     "trainer.on_nonfinite",
     "trainer.checkpoint_minutes",
     "trainer.checkpoint_every_steps",

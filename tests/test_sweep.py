@@ -1,6 +1,8 @@
 """Sweeps: a directory for each configuration, jobs that fail, sweeps that go on; and the table of what they came to."""
 
 import json
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from conftest import ROOT, SMALL, composed
 from omegaconf import OmegaConf
 from scipy import stats
 
-from engine import leaderboard, sweep
+from engine import leaderboard, slots, sweep
+from engine.console import Console
 from engine.errors import RunError
 from engine.rundir import RunDirectory
 from engine.signals import Interrupted
@@ -69,17 +72,22 @@ def test_a_job_keeps_its_directory_whatever_the_command_calls_it(tmp_path):
 @pytest.fixture
 def do(monkeypatch, tmp_path):
     """Do a job of a sweep with some other work in place of training."""
-    monkeypatch.setattr(
-        sweep.HydraConfig, "get", lambda: OmegaConf.create({"runtime": {"choices": {"model": "lenet5"}}})
-    )
+    monkeypatch.setattr(Console, "label", "")
     done = []
 
-    def run(work=lambda config, run: None, *, name="job", on_error="continue") -> list[str | None]:
+    def run(
+        work=lambda config, run: None, *, name="job", on_error="continue", launcher="basic", device="auto"
+    ) -> list[str | None]:
         def noting(config, run):
             done.append(config.resume)
             work(config, run)
 
-        config = OmegaConf.create({"resume": None, "sweep_on_error": on_error})
+        choices = {"model": "lenet5", "hydra/launcher": launcher}
+        hydra = OmegaConf.create({"runtime": {"choices": choices}})
+        monkeypatch.setattr(sweep.HydraConfig, "get", lambda: hydra)
+        config = OmegaConf.create(
+            {"resume": None, "sweep_on_error": on_error, "sweep_jobs_per_gpu": 1, "trainer": {"device": device}}
+        )
         sweep.job(config, RunDirectory(tmp_path / name), noting)
         return done
 
@@ -136,7 +144,8 @@ def test_where_it_is_asked_for_nothing_begins_behind_a_failure_until_the_command
     do(fail, on_error="stop")
     assert do(name="next", on_error="stop") == [None]
     assert not (tmp_path / "next").exists()
-    sweep.Table().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    hydra = {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {"hydra/launcher": "basic"}}}
+    sweep.Table().on_multirun_start(OmegaConf.create({"hydra": hydra}))
     assert do(name="next", on_error="stop") == [None, None]
 
 
@@ -152,6 +161,65 @@ def test_a_signal_ends_the_sweep(do, tmp_path):
     with pytest.raises(Interrupted):
         do(work)
     assert not (tmp_path / "job" / "result.json").exists()
+
+
+def test_the_signal_goes_to_whoever_heeded_it_before_once_the_directory_is_free(do, tmp_path):
+    """As submitit, which has the job begin again: in the same directory."""
+    heard = []
+
+    def heed(number, frame):
+        with RunDirectory(tmp_path / "job").in_use():
+            heard.append(number)
+
+    def work(config, run):
+        (run.path / "something").touch()
+        signal.raise_signal(signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, heed)
+    try:
+        with pytest.raises(Interrupted):
+            do(work)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
+
+
+# Jobs beside each other
+
+
+def said(config, run):
+    """What says something."""
+    record = logging.LogRecord("cifar", logging.INFO, "", 0, "one\ntwo", (), None)
+    print(Console().format(record))
+
+
+def test_the_lines_of_jobs_beside_each_other_say_whose_they_are(do, capsys):
+    do(said, name="model=resnet20,seed=0-0123abcd")
+    assert capsys.readouterr().out == "one\ntwo\n"
+    for launcher in sweep.BESIDE:
+        do(said, name="model=resnet20,seed=0-0123abcd", launcher=launcher)
+        assert capsys.readouterr().out == "model=resnet20,seed=0 | one\nmodel=resnet20,seed=0 | two\n"
+    do(said, name=f"{'x' * 60}=1-0123abcd", launcher="joblib")
+    assert capsys.readouterr().out.startswith(f"{'x' * 20}...{'x' * 9}=1-0123abcd | one\n")
+
+
+def test_a_job_beside_others_computes_on_one_gpu_that_no_other_has(do, monkeypatch, tmp_path):
+    seen = []
+
+    def work(config, run):
+        seen.append(os.environ.get(slots.VISIBLE))
+        if len(seen) == 1:
+            monkeypatch.setenv(slots.VISIBLE, "0,1")
+            do(work, name="other", launcher="joblib")
+
+    monkeypatch.setattr(slots, "locks", lambda: tmp_path / "locks")
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
+    do(work, launcher="joblib")
+    assert seen == ["0", "1"]
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
+    do(work, launcher="joblib", name="on the processor", device="cpu")
+    do(work, launcher="submitit_slurm", name="where the cluster sees to it")
+    assert seen[2:] == ["0,1", "0,1"]
 
 
 # The whole
