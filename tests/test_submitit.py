@@ -41,8 +41,12 @@ done
 echo Submitted batch job 7
 """
 SRUN = """#!/bin/sh
-while [ "${1#--}" != "$1" ]; do case $1 in --output | --error) shift ;; esac; shift; done
-exec "$@"
+file() { echo "$1" | sed "s/%A/$SLURM_ARRAY_JOB_ID/g; s/%a/$SLURM_ARRAY_TASK_ID/g; s/%t/0/g"; }
+while [ "${1#--}" != "$1" ]; do
+  case $1 in --output) out=$(file "$2"); shift ;; --error) err=$(file "$2"); shift ;; esac
+  shift
+done
+exec "$@" >> "$out" 2>> "$err"
 """
 SACCT = """#!/bin/sh
 echo 'JobID|State|NodeList'
@@ -92,7 +96,7 @@ def all_is_well(process: subprocess.Popen, interrupted: Path) -> None:
     results = [json.loads(file.read_text()) for file in interrupted.parent.glob("*/result.json")]
     assert [result["status"] for result in results] == ["finished"] * 2
     said = log_of(interrupted).read_text()
-    assert said.count("epoch 1/20:") == said.count("epoch 30/20:") == 1
+    assert said.count("epoch 1/20:") == said.count("epoch 20/20:") == 1
     assert "going on" in said
     assert "Requeued job" in said
     assert "written to multirun/s: leaderboard.md" in out
