@@ -488,9 +488,14 @@ def held_out(config: DictConfig, size: int) -> int:
 
 def steps_per_epoch(config: DictConfig, size: int) -> int:
     """Optimizer steps in an epoch where the data set has `size` training images."""
-    images = size - held_out(config, size)
-    whole, rest = divmod(min(images, config.dataset.train_limit or images), config.trainer.batch_size)
+    whole, rest = divmod(trained_on(config, size), config.trainer.batch_size)
     return whole + (rest > 1 or whole == 0)
+
+
+def trained_on(config: DictConfig, size: int) -> int:
+    """How many of `size` training images an epoch sees."""
+    images = size - held_out(config, size)
+    return min(images, config.dataset.train_limit or images)
 
 
 def learning_rate_scale(config: DictConfig) -> float:

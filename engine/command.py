@@ -43,9 +43,10 @@ HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
 LONGEST = 600  # characters of an answer
 
 
-def command_line(config_name: str) -> None:
+def command_line(config_name: str) -> list[DictConfig]:
     """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
 
+    The configurations, with Hydra's own part, of the jobs that are to run; none where something is only looked at.
     Behind `resume=`, `sys.argv` is given the resumed run's own settings.
     """
     register_resolvers()
@@ -53,9 +54,10 @@ def command_line(config_name: str) -> None:
         arguments = parse_flags()
         if arguments.help or arguments.hydra_help:
             sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # whatever else was typed
-            return
+            return []
         if arguments.shell_completion:
-            return check_completion(arguments.overrides)
+            check_completion(arguments.overrides)
+            return []
         to_run = arguments.cfg is None and arguments.info is None
         overrides = arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
@@ -73,6 +75,7 @@ def command_line(config_name: str) -> None:
     sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
     if arguments.multirun and config_name == "config":
         sys.argv += [*unnamed(overrides), *timeouts(overrides)]
+    return configs if to_run else []
 
 
 def leave(error: Exception) -> NoReturn:

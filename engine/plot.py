@@ -61,16 +61,16 @@ def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[flo
 
 def count(value: float, digits: int) -> str:
     """A number of things: 62 k, 0.27 M."""
-    return (
-        f"{value / 1e6:.{digits}g} M"
-        if value >= 1e5
-        else f"{value / 1e3:.{digits}g} k"
-        if value >= 1e3
-        else f"{value:g}"
-    )
+    unit, size = ("M", 1e6) if value >= 1e5 else ("k", 1e3) if value >= 1e3 else ("", 1)
+    return f"{rounded(value / size, digits)} {unit}".rstrip()
 
 
 def duration(seconds: float, digits: int) -> str:
     """A time in the largest unit of which there are two, or in seconds: 90 s, 2 min, 2.5 h."""
     unit = next((unit for unit in ("h", "min") if seconds >= 2 * UNITS[unit]), "s")
-    return f"{seconds / UNITS[unit]:.{digits}g} {unit}"
+    return f"{rounded(seconds / UNITS[unit], digits)} {unit}"
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number with so many digits that are not zeros."""
+    return f"{float(f'{value:.{digits}g}'):,.15g}"

@@ -53,11 +53,23 @@ def job_directory(*, _root_: DictConfig) -> str:
     if OmegaConf.is_missing(_root_.hydra.job, "override_dirname"):
         return "job"  # it is only looked at
     digits = identity(_root_)
-    there = sorted(Path(str(_root_.hydra.sweep.dir)).glob(f"*-{digits}"))
-    if there:
-        return there[0].name
+    if there := begun(_root_, digits):
+        return there.name
     said = re.sub(r"[^\w.=,+-]+", "_", str(_root_.hydra.job.override_dirname)).strip("_")
     return f"{said[:LONGEST] or 'job'}-{digits}"
+
+
+def begun(config: DictConfig, digits: str) -> Path | None:
+    """The directory that the job of this identity has in its sweep, if it has one."""
+    return min(Path(str(config.hydra.sweep.dir)).glob(f"*-{digits}"), default=None)
+
+
+def is_finished(config: DictConfig) -> bool:
+    """Whether a job, given by its whole configuration, has nothing left to do."""
+    if not Path(str(config.hydra.sweep.dir)).is_dir():
+        return False
+    there = begun(config, identity(config))
+    return there is not None and RunDirectory(there).status == "finished"
 
 
 def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
