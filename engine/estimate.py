@@ -227,7 +227,7 @@ def lines(found: Sequence[Kind], costs: Sequence[Cost], jobs: int) -> list[str]:
     for kind, cost in list(zip(found, costs, strict=True))[:MOST_LINES]:
         memory = f"{spoken_bytes(cost.memory)} to train, " if cost.memory else "by that "
         text.append(
-            f"  {kind.name}: {len(kind.jobs)} jobs, {count(cost.parameters, 3)} parameters, "
+            f"  {len(kind.jobs)} x {kind.name}: {count(cost.parameters, 3)} parameters, "
             f"{count(cost.multiply_adds, 3)} multiply-adds, {memory}"
             f"{duration(cost.seconds * kind.image_passes, 2)} each"
         )

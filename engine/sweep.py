@@ -148,7 +148,7 @@ class Table(Callback):
             names = ", ".join(run.path.name for run in lost)
             print(f"train.py: {len(lost)} of {len(runs)} jobs failed: {names}", file=sys.stderr)
         if self.lost:
-            print(f"train.py: {len(self.lost)} jobs of submitit ended early: {', '.join(self.lost)}", file=sys.stderr)
+            print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)
         if lost or self.lost:
             raise SystemExit(1)
 

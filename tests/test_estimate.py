@@ -82,7 +82,7 @@ def test_lines_are_few_and_add_up():
     costs = [Cost(269_722, 40_551_808, 1.23e8, 0.0036)] * len(found)
     text = estimate.lines(found, costs, 100)
     assert text[0] == "66 jobs of 100, the others are finished; about, on this machine:"
-    assert text[1] == "  k0: 3 jobs, 0.27 M parameters, 40.6 M multiply-adds, 120 MB to train, 6 min each"
+    assert text[1] == "  3 x k0: 0.27 M parameters, 40.6 M multiply-adds, 120 MB to train, 6 min each"
     assert text[-2] == "  and 2 more"
     assert text[-1].startswith("in all 6.6 h, one job after the other")
     assert len(text) == estimate.MOST_LINES + 3

@@ -14,7 +14,7 @@ from conftest import ROOT, SMALL
 from hydra.core.config_store import ConfigStore
 
 from engine.check import CommandError, check_options
-from engine.command import initialized
+from engine.command import initialized, timeouts
 from engine.overrides import parse
 
 OPTIONS = (
@@ -153,6 +153,12 @@ def test_sbatch_is_told_what_the_command_says_and_what_it_answers_is_one_line(tm
     assert asked["output"] == str(tmp_path / "multirun" / "s" / ".submitit" / "%A_%a" / "%A_%a_0_log.out")
 
 
+def test_a_job_on_a_cluster_may_use_its_time_up_as_often_as_it_takes_unless_the_command_says_how_often():
+    key, launcher = "hydra.launcher.max_num_timeout", "hydra/launcher=submitit_slurm"
+    assert timeouts([launcher, "seed=0,1"]) == [f"{key}=1000"]
+    assert timeouts([launcher, f"{key}=3"]) == timeouts(["hydra/launcher=submitit_local"]) == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process by its open files")
 def test_a_sweep_on_a_cluster_ends_as_one_here(tmp_path, cluster):
@@ -176,7 +182,7 @@ def test_a_job_that_is_killed_is_named_and_the_same_command_goes_on(tmp_path, cl
     out, error = process.communicate(timeout=240)
     number = log_of(job).parent.name
     log = f"multirun/s/.submitit/{number}/{number}_0_log.err"
-    assert (process.returncode, error) == (1, f"train.py: 1 jobs of submitit ended early: {number} ({log})\n"), out
+    assert (process.returncode, error) == (1, f"train.py: ended without a result, submitit's {number} ({log})\n"), out
     assert f"{job.name}: running after" in out
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -311,7 +312,13 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
         ended = done(tmp_path / name, *words, *more)
         assert ended.returncode == 1
         assert "train.py: 1 of 3 jobs failed: optimizer.lr=1000-" in ended.stderr
+        epochs = [line for line in ended.stdout.splitlines() if "epoch 1/" in line]
+        labels = [f"optimizer.lr={rate} | " if name == "beside" else "" for rate in (0.01, 0.02)]
+        assert sorted(line.partition("epoch")[0] for line in epochs) == labels
     found, expected = (left(tmp_path / name / "multirun" / "rates") for name in ("beside", "behind"))
+    share = os.environ.get("OMP_NUM_THREADS", max(joblib.cpu_count() // 2, 1))
+    for file in (tmp_path / "beside").rglob("result.json"):
+        assert json.loads(file.read_text()).get("device", f"cpu, {share} threads") == f"cpu, {share} threads"
     assert {name: figures[1] for name, figures in found.items()} == {
         name: figures[1] for name, figures in expected.items()
     }
