@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from engine import sweep
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.errors import RunError
+from engine.estimate import announce
 from engine.memory import memory_explained
 from engine.rundir import RunDirectory
 from engine.signals import Interrupted, Signals
@@ -75,5 +76,5 @@ def train(config: DictConfig, run: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    command_line("config")
+    announce(command_line("config"))
     main()

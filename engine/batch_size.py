@@ -23,8 +23,8 @@ def largest_batch(
     What a step keeps for its backward pass is counted with few images; on a GPU it is tried as well.
     Gradients and running statistics of `state` are of no use afterwards.
     """
-    few, more = (kept_bytes(state, train_step, machine, images(machine, image_shape, size)) for size in (2, 4))
-    images_in_memory = SHARE * free_bytes(machine.device) / (BESIDE * (more - few) / 2)
+    per_image = kept_per_image(state, train_step, machine, image_shape=image_shape)
+    images_in_memory = SHARE * free_bytes(machine.device) / (BESIDE * per_image)
     size = SMALLEST
     while 2 * size <= min(images_in_memory, count / FEWEST_STEPS):
         size *= 2
@@ -36,6 +36,12 @@ def largest_batch(
 def images(machine: Machine, image_shape: torch.Size, size: int) -> Tensor:
     """Some random images [size, C, H, W]."""
     return torch.randn(size, *image_shape, device=machine.device).contiguous(memory_format=machine.memory_format)
+
+
+def kept_per_image(state: TrainState, train_step: TrainStep, machine: Machine, *, image_shape: torch.Size) -> float:
+    """Bytes that a step keeps for its backward pass for each image [C, H, W], counted with few images."""
+    few, more = (kept_bytes(state, train_step, machine, images(machine, image_shape, size)) for size in (2, 4))
+    return (more - few) / 2
 
 
 def kept_bytes(state: TrainState, train_step: TrainStep, machine: Machine, batch: Tensor) -> int:

@@ -33,7 +33,8 @@ from engine.state import TrainState
 from engine.step import TrainStep
 from engine.tta import Views
 
-HOW = {"resume", "resume_force", "sweep", "sweep_on_error"}  # a run is done, not what it is
+# A run is done, not what it is.
+HOW = {"resume", "resume_force", "sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
 PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 

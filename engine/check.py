@@ -5,6 +5,7 @@ import difflib
 import math
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ CONF = ROOT / "conf"
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
 PARTS = ("every_tta", "explain", "robustness", "cost")  # of an evaluation, which are looked at on request
 NEEDED_BY_ONNX = ("onnx", "onnxscript", "onnxruntime")  # which are not among the requirements
+PACKAGES = {f"submitit_{where}": "hydra-submitit-launcher" for where in ("slurm", "local")} | {
+    "joblib": "hydra-joblib-launcher"
+}
 ABSENT = object()
 
 
@@ -99,6 +103,12 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
         raise CommandError(f"{line}: attention goes into a network: +attention@model.block_attention=se")
     if group != "attention" and (override.package is not None or override.is_add() or override.is_force_add()):
         raise CommandError(f"{line}: this group has one place, {group}=...")
+    if (
+        group == "hydra/launcher"
+        and chosen == "submitit_slurm"
+        and not (shutil.which("sbatch") and shutil.which("srun"))
+    ):
+        raise CommandError(f"{line}: this machine has no sbatch and srun; hydra/launcher=submitit_local needs none")
     if group == "recipe" and (override.is_delete() or chosen is None):
         raise CommandError(f"{line}: a run is without a recipe where none is named; leave this out")
     if override.is_delete() or chosen is None or (group == "regularization" and chosen in ("none", "null")):
@@ -111,6 +121,8 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
         if str(option) not in options:
             where = "python -m engine.recipes lists them all" if group == "recipe" else "--help lists them all"
             where = f"installed are {', '.join(options)}" if group in PLUGINS else where
+            if group == "hydra/launcher" and option in PACKAGES:
+                raise CommandError(f"{line}: this needs a package, pip install {PACKAGES[option]}; {where}")
             hint = did_you_mean(as_typed(option), options)
             raise CommandError(f"{group}={as_typed(option)}: no such option{hint}; {where}")
 
@@ -555,9 +567,14 @@ def held_out(config: DictConfig, size: int) -> int:
 
 def steps_per_epoch(config: DictConfig, size: int) -> int:
     """Optimizer steps in an epoch where the data set has `size` training images."""
-    images = size - held_out(config, size)
-    whole, rest = divmod(min(images, config.dataset.train_limit or images), config.trainer.batch_size)
+    whole, rest = divmod(trained_on(config, size), config.trainer.batch_size)
     return whole + (rest > 1 or whole == 0)
+
+
+def trained_on(config: DictConfig, size: int) -> int:
+    """How many of `size` training images an epoch sees."""
+    images = size - held_out(config, size)
+    return min(images, config.dataset.train_limit or images)
 
 
 def learning_rate_scale(config: DictConfig) -> float:

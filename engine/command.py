@@ -25,6 +25,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from engine import slurm
 from engine.check import CONF, CommandError, check, own_groups
 from engine.console import one_line, say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
@@ -34,7 +35,7 @@ from engine.sweep import job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
 HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
-HARMLESS |= {"sweep", "sweep_on_error"}
+HARMLESS |= {"sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
 HARMLESS |= {
     f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
 }
@@ -42,9 +43,10 @@ HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
 LONGEST = 600  # characters of an answer
 
 
-def command_line(config_name: str) -> None:
+def command_line(config_name: str) -> list[DictConfig]:
     """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
 
+    The configurations, with Hydra's own part, of the jobs that are to run; none where something is only looked at.
     Behind `resume=`, `sys.argv` is given the resumed run's own settings.
     """
     register_resolvers()
@@ -52,9 +54,10 @@ def command_line(config_name: str) -> None:
         arguments = parse_flags()
         if arguments.help or arguments.hydra_help:
             sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # whatever else was typed
-            return
+            return []
         if arguments.shell_completion:
-            return check_completion(arguments.overrides)
+            check_completion(arguments.overrides)
+            return []
         to_run = arguments.cfg is None and arguments.info is None
         overrides = arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
@@ -71,7 +74,8 @@ def command_line(config_name: str) -> None:
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
     if arguments.multirun and config_name == "config":
-        sys.argv += unnamed(overrides)
+        sys.argv += [*unnamed(overrides), *timeouts(overrides)]
+    return configs if to_run else []
 
 
 def leave(error: Exception) -> NoReturn:
@@ -167,6 +171,13 @@ def unnamed(overrides: Sequence[str]) -> list[str]:
     """What keeps the settings that all jobs of a sweep have out of the names of their directories."""
     same = [word.key_or_group for word in map(parse, overrides) if not word.is_sweep_override()]
     return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(repr(key) for key in same)}]"]
+
+
+def timeouts(overrides: Sequence[str]) -> list[str]:
+    """What lets jobs on SLURM begin again as often as their time is up, unless the command says how often."""
+    key = "hydra.launcher.max_num_timeout"
+    is_said = any(key_of(word) == key for word in overrides)
+    return [f"{key}={slurm.TIMEOUTS}"] if "hydra/launcher=submitit_slurm" in overrides and not is_said else []
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:

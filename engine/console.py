@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import textwrap
 
 say = logging.getLogger("cifar").info
 
@@ -13,7 +14,16 @@ def one_line(text: str) -> str:
 
 
 class Console(logging.StreamHandler):
-    """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on."""
+    """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on.
+
+    `label` stands in front of every line where several jobs write to the same terminal.
+    """
+
+    label = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record, each with the label."""
+        return textwrap.indent(super().format(record), Console.label)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by logging where a line could not be written."""

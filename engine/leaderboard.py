@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -19,19 +20,26 @@ from typing import Any
 import yaml
 
 from engine import plot
-from engine.settings import FREE
+from engine.check import as_typed
+from engine.settings import deciding
 
 CONFIDENCE = 0.95
-# Words of a command that say where and when a run computes, rather than what.
-ELSEWHERE = {*FREE, "seed"}
+ABSENT = "-"
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+REGULARIZED = ("augmentation", "mixing", "loss", "step", "averages")  # what options of the group regularization set
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the words of its command by key, result.json and the lines of metrics.jsonl."""
+    """One run: the options of its groups, what decides its result apart from the seed, result.json, metrics.jsonl.
+
+    `settings` are by their dotted names; `follows` are those that only repeat others.
+    """
 
     directory: Path
-    words: dict[str, str]
+    choices: dict[str, Any]
+    settings: dict[str, Any]
+    follows: frozenset[str]
     result: dict[str, Any]
 
     @property
@@ -45,9 +53,10 @@ class Run:
         return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
 
     def setting(self, key: str) -> str:
-        """What the run was given for a key or a group; a group that its command does not name has a default."""
-        chosen = self.words.get(key, self.result.get(key, ""))
-        return f"[{','.join(chosen)}]" if isinstance(chosen, list) else str(chosen)
+        """The option of a group, or the value of a key, in words."""
+        if (option := self.choices.get(key)) is not None:
+            return as_typed(sorted(option) if isinstance(option, list) else option)
+        return as_typed(self.settings[key]) if key in self.settings else ABSENT
 
     @property
     def val_accuracy(self) -> float | None:
@@ -58,30 +67,69 @@ class Run:
 
 def read_runs(directory: Path) -> list[Run]:
     """All runs below a directory, those that are not finished among them."""
-    found = []
-    for file in sorted(directory.rglob("result.json")):
-        overrides = file.parent / ".hydra" / "overrides.yaml"
-        words = yaml.safe_load(overrides.read_text()) if overrides.exists() else []
-        pairs = (str(word).lstrip("+~").partition("=") for word in words)
-        found.append(Run(file.parent, {key: value for key, _, value in pairs}, json.loads(file.read_text())))
+    return [read_run(file.parent) for file in sorted(directory.rglob("result.json"))]
+
+
+def read_run(directory: Path) -> Run:
+    """What a run has left."""
+    result = json.loads((directory / "result.json").read_text())
+    chosen = read_yaml(directory / ".hydra" / "hydra.yaml").get("hydra", {}).get("runtime", {}).get("choices", {})
+    choices = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+    if "regularization" in result:  # Hydra does not say which options a list has
+        choices["regularization"] = result["regularization"]
+    written = deciding(read_yaml(directory / ".hydra" / "config.yaml"))
+    written.pop("seed", None)
+    named = {name: match[1] for name, value in written.items() if (match := REFERENCE.fullmatch(str(value)))}
+    settings = {name: written.get(named.get(name, name), value) for name, value in written.items()}
+    return Run(directory, choices, settings, frozenset(named), result)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """What a file of Hydra's holds; nothing where there is none."""
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    return yaml.load(file.read_text(), Loader=loader) if file.exists() else {}
+
+
+def configurations(runs: Iterable[Run]) -> list[list[Run]]:
+    """Finished runs, those together that differ in nothing but the seed, however their commands say it."""
+    found: list[list[Run]] = []
+    for run in runs:
+        if run.is_finished:
+            same = next((members for members in found if members[0].settings == run.settings), None)
+            found.append([run]) if same is None else same.append(run)
     return found
 
 
 def varied(runs: Iterable[Run]) -> list[str]:
-    """The keys in which finished runs differ, in the order in which their commands name them, but for the seed."""
-    runs = [run for run in runs if run.is_finished]
-    keys = dict.fromkeys(key for run in runs for key in run.words if key not in ELSEWHERE and not is_hydras(key))
-    return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
+    """The groups and keys in which finished runs differ, but for the seed.
+
+    A key that comes with an option of a group counts only where runs with the same option differ in it.
+    """
+    firsts = [members[0] for members in configurations(runs)]
+    groups = dict.fromkeys(group for run in firsts for group in run.choices)
+    follows = {name for run in firsts for name in run.follows}
+    keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in follows)
+
+    def differ(key: str) -> bool:
+        group, values = group_of(key, groups), {}
+        for run in firsts:
+            values.setdefault(run.setting(group) if group else "", set()).add(run.setting(key))
+        return any(len(found) > 1 for found in values.values())
+
+    return [*(group for group in groups if len({run.setting(group) for run in firsts}) > 1), *filter(differ, keys)]
 
 
-def is_hydras(key: str) -> bool:
-    """Whether a key or a group is one of Hydra's own."""
-    return key.startswith(("hydra.", "hydra/"))
+def group_of(key: str, groups: Iterable[str]) -> str | None:
+    """The group whose option brings a key: attention@model.block_attention rather than model; None for the others."""
+    top = key.partition(".")[0]
+    places = {group.partition("@")[2] or group: group for group in groups}
+    inside = [place for place in places if key == place or key.startswith(f"{place}.")]
+    return places[max(inside, key=len)] if inside else "regularization" if top in REGULARIZED else None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration: its values of the varied keys, and its finished runs."""
+    """One configuration: its values of what varies, and its finished runs."""
 
     settings: tuple[str, ...]
     runs: Sequence[Run]
@@ -108,11 +156,8 @@ class Row:
 
 def rows(runs: Sequence[Run]) -> list[Row]:
     """Finished runs by configuration, the best in validation first."""
-    finished = [run for run in runs if run.is_finished]
-    keys, groups = varied(runs), {}
-    for run in finished:
-        groups.setdefault(tuple(run.setting(key) for key in keys), []).append(run)
-    found = [Row(settings, members) for settings, members in groups.items()]
+    keys = varied(runs)
+    found = [Row(tuple(map(members[0].setting, keys)), members) for members in configurations(runs)]
     return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), row.settings))
 
 
@@ -295,7 +340,8 @@ def scatter(found: Sequence[Row], figure: str, file: Path) -> None:
             panel.annotate(row.name, (x, y), **place, fontsize=9, color=colour(number))
     panel.set(xscale="log")
     panel.margins(x=0.3, y=0.15)
-    panel.set_xlabel({"parameters": "parameters", "seconds": "seconds of training"}[figure], color=plot.INK)
+    plot.name_ticks(panel, *{"parameters": (plot.COUNTS, plot.count), "seconds": (plot.TIMES, plot.duration)}[figure])
+    panel.set_xlabel({"parameters": "parameters", "seconds": "time of training"}[figure], color=plot.INK)
     panel.set_ylabel("test accuracy, %", color=plot.INK)
     plot.save(canvas, file)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard.summary import hparams, scalar
 from tqdm import tqdm
 
-from engine.console import say
+from engine.console import Console, say
 from engine.errors import Pruned
 from engine.events import EventFile
 from engine.rundir import RunDirectory, write_json, write_text
@@ -137,14 +137,15 @@ class RunLog:
     def progress(
         self, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState, *, steps: int, max_epochs: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pass the batches of one epoch on, with a bar where there is a terminal.
+        """Pass the batches of one epoch on, with a bar where there is a terminal that no other job writes to.
 
         Reading the figures waits for the device, so that it happens at most twice a second.
         """
         epoch, first_step = divmod(state.step, steps)
         begun = shown = time.perf_counter()
         title = f"epoch {epoch + 1}/{max_epochs}"
-        with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=None) as bar:
+        hidden = True if Console.label else None  # None: where there is no terminal
+        with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=hidden) as bar:
             for batch in batches:
                 yield batch
                 bar.update()

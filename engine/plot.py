@@ -1,8 +1,11 @@
 """Pictures in one style. Matplotlib takes half a second to import, which only a command that draws should pay."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from engine.chart import Axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,6 +14,12 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart as well.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GREY, PALE = "#262626", "#737373", "#e6e6e6"
+
+MOST_TICKS = 7
+COUNTS = [round(times * 10.0**power) for power in range(11) for times in (1, 2, 5)]
+UNITS = {"s": 1, "min": 60, "h": 3600}
+TIMES = [times * unit for unit in (1, 60) for times in (1, 2, 5, 10, 20, 30)]  # seconds
+TIMES += [times * UNITS["h"] for times in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)]
 
 
 def figure(
@@ -36,3 +45,37 @@ def save(canvas: "Figure", file: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
         canvas.savefig(file, dpi=160, format="png")
+
+
+def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[float, int], str]) -> None:
+    """Ticks with names on a logarithmic x axis: at round values or, where few lie in its range, evenly apart.
+
+    `name` writes a value with so many digits; they are as many as tell the ticks apart.
+    """
+    low, high = panel.get_xlim()
+    within = [value for value in round_values if low <= value <= high]
+    if len(within) < 3:
+        within = Axis(low, high).ticks(MOST_TICKS - 2)
+    within = within[:: -(-len(within) // MOST_TICKS)]
+    names = next(
+        names for digits in range(3, 16) if len(set(names := [name(x, digits) for x in within])) == len(within)
+    )
+    panel.set_xticks(within, labels=names)
+    panel.minorticks_off()
+
+
+def count(value: float, digits: int) -> str:
+    """A number of things: 62 k, 0.27 M."""
+    unit, size = ("M", 1e6) if value >= 1e5 else ("k", 1e3) if value >= 1e3 else ("", 1)
+    return f"{rounded(value / size, digits)} {unit}".rstrip()
+
+
+def duration(seconds: float, digits: int) -> str:
+    """A time in the largest unit of which there are two, or in seconds: 90 s, 2 min, 2.5 h."""
+    unit = next((unit for unit in ("h", "min") if seconds >= 2 * UNITS[unit]), "s")
+    return f"{rounded(seconds / UNITS[unit], digits)} {unit}"
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number with so many digits that are not zeros."""
+    return f"{float(f'{value:.{digits}g}'):,.15g}"

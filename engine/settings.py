@@ -12,6 +12,8 @@ FREE = (
     "sweep",
     "sweep_on_error",
     "trainer.graph",
+    "sweep_jobs_per_gpu",
+    "sweep_estimate",
     "trainer.on_nonfinite",
     "trainer.checkpoint_minutes",
     "trainer.checkpoint_every_steps",

@@ -1,10 +1,16 @@
-"""Signals that ask a run to stop. No torch here, so that they are heeded from the beginning."""
+"""Signals that ask a run to stop. No torch here, so that they are heeded from the beginning.
+
+In a job that submitit has begun, submitit heeds SIGUSR2, which SLURM sends before the time is up or, where the cluster
+is set up so, before it preempts the job: submitit has it begin again (scontrol requeue). The run must have written its
+checkpoint by then, so the signal is caught here first and passed on afterwards. At SIGTERM, which scancel and
+preemption send, submitit does nothing; the run ends with a checkpoint.
+"""
 
 import signal
 from types import FrameType
 
 # Ctrl-C, what kill and cluster managers send, and what SLURM sends before a job's time is up (not on Windows).
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 class Interrupted(Exception):
@@ -12,7 +18,14 @@ class Interrupted(Exception):
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
+        self.number = number
         self.exit_status = 128 + number
+
+    def pass_on(self) -> None:
+        """Give the signal to whoever heeded it before the run did, as submitit, which may have the job begin again."""
+        handler = signal.getsignal(self.number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.number, None)
 
 
 class Signals:

@@ -21,7 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from engine.console import say
+from engine import slots, slurm
+from engine.console import Console, say
 from engine.errors import Pruned
 from engine.memory import memory_explained
 from engine.overrides import reason
@@ -30,6 +31,8 @@ from engine.settings import deciding
 from engine.signals import Interrupted, Signals
 
 LONGEST = 100  # characters of what a directory's name says of a job
+LONGEST_LABEL = 40  # characters of it in front of a line
+BESIDE = ("joblib", "submitit_local")  # launchers whose jobs run beside each other on this machine
 STOPPED = ".stopped"  # is in the directory of a sweep that shall begin no further job
 
 Work = Callable[[DictConfig, RunDirectory], None]
@@ -51,19 +54,34 @@ def job_directory(*, _root_: DictConfig) -> str:
     if OmegaConf.is_missing(_root_.hydra.job, "override_dirname"):
         return "job"  # it is only looked at
     digits = identity(_root_)
-    there = sorted(Path(str(_root_.hydra.sweep.dir)).glob(f"*-{digits}"))
-    if there:
-        return there[0].name
+    if there := begun(_root_, digits):
+        return there.name
     said = re.sub(r"[^\w.=,+-]+", "_", str(_root_.hydra.job.override_dirname)).strip("_")
     return f"{said[:LONGEST] or 'job'}-{digits}"
+
+
+def begun(config: DictConfig, digits: str) -> Path | None:
+    """The directory that the job of this identity has in its sweep, if it has one."""
+    return min(Path(str(config.hydra.sweep.dir)).glob(f"*-{digits}"), default=None)
+
+
+def is_finished(config: DictConfig) -> bool:
+    """Whether a job, given by its whole configuration, has nothing left to do."""
+    if not Path(str(config.hydra.sweep.dir)).is_dir():
+        return False
+    there = begun(config, identity(config))
+    return there is not None and RunDirectory(there).status == "finished"
 
 
 def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
     """Do one job of a sweep if there is anything to do; one that fails says why, and does not end the sweep.
 
-    Raises Interrupted.
+    One of several beside each other has a GPU to itself, and a label on its lines. Raises Interrupted.
     """
-    model = HydraConfig.get().runtime.choices.model
+    choices = HydraConfig.get().runtime.choices
+    beside = choices["hydra/launcher"] in BESIDE
+    Console.label = f"{label(run.path.name)} | " if beside else ""
+    gpus = slots.gpus() if beside and config.trainer.device in ("auto", "cuda") else []
     try:
         with Signals(), run.in_use():
             if (run.path.parent / STOPPED).exists():
@@ -74,7 +92,10 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                 say(f"{run}{': going on' if run.newest else ''}")
                 config.resume = str(run.path) if run.newest else None
                 try:
-                    with memory_explained(f"model={model}"):
+                    with (
+                        slots.place(gpus, jobs_per_gpu=config.sweep_jobs_per_gpu, directory=slots.locks()),
+                        memory_explained(f"model={choices.model}"),
+                    ):
                         work(config, run)
                 except Pruned as pruned:
                     say(f"{run}: {pruned}")
@@ -84,6 +105,16 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                     failed(run, error, stop=config.sweep_on_error == "stop")
     except InUse:
         say(f"{run}: another process is at it")
+    except Interrupted as interruption:
+        interruption.pass_on()
+        raise
+
+
+def label(directory: str) -> str:
+    """What the directory of a job is called on its lines: what distinguishes it or, where that is long, its ends."""
+    said = directory.rpartition("-")[0] or directory
+    half = LONGEST_LABEL // 2
+    return said if len(said) <= LONGEST_LABEL else f"{said[:half]}...{directory[-half:]}"
 
 
 def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
@@ -105,11 +136,13 @@ class Table(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep that was stopped by a failed job begins again."""
-        self.begun = time.time()
+        self.begun, self.lost = time.time(), []
         (Path(config.hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
+        if config.hydra.runtime.choices["hydra/launcher"].startswith("submitit_"):
+            slurm.attend(self.lost)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the table; exit with status 1 if a job has failed since the sweep began."""
+        """Print the table; exit with status 1 if a job has failed since the sweep began, or was lost."""
         directory = Path(config.hydra.sweep.dir)
         show(directory)
         runs = [RunDirectory(file.parent) for file in sorted(directory.glob("*/result.json"))]
@@ -117,6 +150,9 @@ class Table(Callback):
         if lost:
             names = ", ".join(run.path.name for run in lost)
             print(f"train.py: {len(lost)} of {len(runs)} jobs failed: {names}", file=sys.stderr)
+        if self.lost:
+            print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)
+        if lost or self.lost:
             raise SystemExit(1)
 
 

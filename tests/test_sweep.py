@@ -1,20 +1,27 @@
 """Sweeps: a directory for each configuration, jobs that fail, sweeps that go on; and the table of what they came to."""
 
 import json
+import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT, SMALL, composed
 from omegaconf import OmegaConf
 from scipy import stats
 
-from engine import leaderboard, sweep
+from engine import leaderboard, plot, slots, sweep
+from engine.command import chosen_options
+from engine.console import Console
 from engine.errors import RunError
 from engine.rundir import RunDirectory
 from engine.signals import Interrupted
@@ -69,17 +76,22 @@ def test_a_job_keeps_its_directory_whatever_the_command_calls_it(tmp_path):
 @pytest.fixture
 def do(monkeypatch, tmp_path):
     """Do a job of a sweep with some other work in place of training."""
-    monkeypatch.setattr(
-        sweep.HydraConfig, "get", lambda: OmegaConf.create({"runtime": {"choices": {"model": "lenet5"}}})
-    )
+    monkeypatch.setattr(Console, "label", "")
     done = []
 
-    def run(work=lambda config, run: None, *, name="job", on_error="continue") -> list[str | None]:
+    def run(
+        work=lambda config, run: None, *, name="job", on_error="continue", launcher="basic", device="auto"
+    ) -> list[str | None]:
         def noting(config, run):
             done.append(config.resume)
             work(config, run)
 
-        config = OmegaConf.create({"resume": None, "sweep_on_error": on_error})
+        choices = {"model": "lenet5", "hydra/launcher": launcher}
+        hydra = OmegaConf.create({"runtime": {"choices": choices}})
+        monkeypatch.setattr(sweep.HydraConfig, "get", lambda: hydra)
+        config = OmegaConf.create(
+            {"resume": None, "sweep_on_error": on_error, "sweep_jobs_per_gpu": 1, "trainer": {"device": device}}
+        )
         sweep.job(config, RunDirectory(tmp_path / name), noting)
         return done
 
@@ -136,7 +148,8 @@ def test_where_it_is_asked_for_nothing_begins_behind_a_failure_until_the_command
     do(fail, on_error="stop")
     assert do(name="next", on_error="stop") == [None]
     assert not (tmp_path / "next").exists()
-    sweep.Table().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    hydra = {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {"hydra/launcher": "basic"}}}
+    sweep.Table().on_multirun_start(OmegaConf.create({"hydra": hydra}))
     assert do(name="next", on_error="stop") == [None, None]
 
 
@@ -152,6 +165,65 @@ def test_a_signal_ends_the_sweep(do, tmp_path):
     with pytest.raises(Interrupted):
         do(work)
     assert not (tmp_path / "job" / "result.json").exists()
+
+
+def test_the_signal_goes_to_whoever_heeded_it_before_once_the_directory_is_free(do, tmp_path):
+    """As submitit, which has the job begin again: in the same directory."""
+    heard = []
+
+    def heed(number, frame):
+        with RunDirectory(tmp_path / "job").in_use():
+            heard.append(number)
+
+    def work(config, run):
+        (run.path / "something").touch()
+        signal.raise_signal(signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, heed)
+    try:
+        with pytest.raises(Interrupted):
+            do(work)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2]
+
+
+# Jobs beside each other
+
+
+def said(config, run):
+    """What says something."""
+    record = logging.LogRecord("cifar", logging.INFO, "", 0, "one\ntwo", (), None)
+    print(Console().format(record))
+
+
+def test_the_lines_of_jobs_beside_each_other_say_whose_they_are(do, capsys):
+    do(said, name="model=resnet20,seed=0-0123abcd")
+    assert capsys.readouterr().out == "one\ntwo\n"
+    for launcher in sweep.BESIDE:
+        do(said, name="model=resnet20,seed=0-0123abcd", launcher=launcher)
+        assert capsys.readouterr().out == "model=resnet20,seed=0 | one\nmodel=resnet20,seed=0 | two\n"
+    do(said, name=f"{'x' * 60}=1-0123abcd", launcher="joblib")
+    assert capsys.readouterr().out.startswith(f"{'x' * 20}...{'x' * 9}=1-0123abcd | one\n")
+
+
+def test_a_job_beside_others_computes_on_one_gpu_that_no_other_has(do, monkeypatch, tmp_path):
+    seen = []
+
+    def work(config, run):
+        seen.append(os.environ.get(slots.VISIBLE))
+        if len(seen) == 1:
+            monkeypatch.setenv(slots.VISIBLE, "0,1")
+            do(work, name="other", launcher="joblib")
+
+    monkeypatch.setattr(slots, "locks", lambda: tmp_path / "locks")
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
+    do(work, launcher="joblib")
+    assert seen == ["0", "1"]
+    monkeypatch.setenv(slots.VISIBLE, "0,1")
+    do(work, launcher="joblib", name="on the processor", device="cpu")
+    do(work, launcher="submitit_slurm", name="where the cluster sees to it")
+    assert seen[2:] == ["0,1", "0,1"]
 
 
 # The whole
@@ -240,7 +312,13 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
         ended = done(tmp_path / name, *words, *more)
         assert ended.returncode == 1
         assert "train.py: 1 of 3 jobs failed: optimizer.lr=1000-" in ended.stderr
+        epochs = [line for line in ended.stdout.splitlines() if "epoch 1/" in line]
+        labels = [f"optimizer.lr={rate} | " if name == "beside" else "" for rate in (0.01, 0.02)]
+        assert sorted(line.partition("epoch")[0] for line in epochs) == labels
     found, expected = (left(tmp_path / name / "multirun" / "rates") for name in ("beside", "behind"))
+    share = os.environ.get("OMP_NUM_THREADS", max(joblib.cpu_count() // 2, 1))
+    for file in (tmp_path / "beside").rglob("result.json"):
+        assert json.loads(file.read_text()).get("device", f"cpu, {share} threads") == f"cpu, {share} threads"
     assert {name: figures[1] for name, figures in found.items()} == {
         name: figures[1] for name, figures in expected.items()
     }
@@ -257,10 +335,18 @@ def test_where_there_are_no_runs_there_is_no_table(tmp_path):
 # The table
 
 
-def finished(directory: Path, words: list[str], seed: int, test: float, val: float | None, **more: object) -> None:
-    """What a finished run leaves, with such accuracies."""
+def written(directory: Path, config: dict[str, object], choices: dict[str, object]) -> None:
+    """What Hydra leaves of a run."""
     (directory / ".hydra").mkdir(parents=True)
-    (directory / ".hydra" / "overrides.yaml").write_text(json.dumps([*words, f"seed={seed}"]))
+    (directory / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (directory / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
+
+
+def finished(directory: Path, words: list[str], seed: int, test: float, val: float | None, **more: object) -> None:
+    """What a finished run leaves, with such accuracies; the words choose options."""
+    choices = dict(word.split("=") for word in words)
+    config = {group: {"_target_": option} for group, option in choices.items()} | {"seed": seed}
+    written(directory, config, choices)
     result = {
         "status": "finished",
         "model": "resnet20",
@@ -290,8 +376,7 @@ def runs(tmp_path):
     """Three configurations: two with three seeds, one with two."""
     for name, accuracies in ACCURACIES.items():
         for seed, accuracy in enumerate(accuracies):
-            words = [f"optimizer={name}", "trainer.max_epochs=2"]
-            finished(tmp_path / f"{name}{seed}", words, seed, accuracy, accuracy + 0.01)
+            finished(tmp_path / f"{name}{seed}", [f"optimizer={name}", "scheduler=x"], seed, accuracy, accuracy + 0.01)
     return leaderboard.read_runs(tmp_path)
 
 
@@ -305,6 +390,69 @@ def test_rows_are_configurations_the_best_in_validation_first(runs):
     assert figures["val_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]) + 0.01)
     assert (figures["seeds"], figures["images_per_second"], figures["seconds"]) == (3, 101, 120)
     assert figures["difference"] is None
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The columns and the rows of finished runs with such commands, as real configurations."""
+
+    def of(*commands: list[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+        for number, words in enumerate(commands):
+            config = composed(*words, f"seed={number}", hydra=True)
+            choices = OmegaConf.to_container(config.hydra.runtime.choices)
+            plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+            finished(tmp_path / str(number), [], number, 0.5, 0.9 - number / 10, **chosen_options(config, config.hydra))
+            shutil.rmtree(tmp_path / str(number) / ".hydra")
+            written(tmp_path / str(number), plain, choices)
+        runs = leaderboard.read_runs(tmp_path)
+        return leaderboard.varied(runs), [row.settings for row in leaderboard.rows(runs)]
+
+    return of
+
+
+def test_a_default_that_a_command_says_makes_no_row_of_its_own(table):
+    said = ["model=resnet20", "trainer.batch_size=128", "optimizer.lr=0.1", "trainer.device=cpu", "sweep=x"]
+    assert table([], said, ["trainer.batch_size=64"]) == (["trainer.batch_size"], [("128",), ("64",)])
+
+
+def test_options_are_columns_and_what_comes_with_them_is_not(table):
+    titles, rows = table(
+        ["optimizer=adam"],
+        ["optimizer=sgd", "optimizer.lr=0.2"],
+        ["optimizer=sgd", "regularization=[weight_decay,mixup,ema]"],
+        ["model=vgg16", "regularization=[dropout]"],
+        ["+attention@model.block_attention=se"],
+    )
+    assert titles == ["model", "optimizer", "regularization", "attention@model.block_attention", "optimizer.lr"]
+    assert rows == [
+        ("resnet20", "adam", "[weight_decay]", "-", "0.001"),
+        ("resnet20", "sgd", "[weight_decay]", "-", "0.2"),
+        ("resnet20", "sgd", "[ema,mixup,weight_decay]", "-", "0.1"),
+        ("vgg16", "sgd", "[dropout]", "-", "0.1"),
+        ("resnet20", "sgd", "[weight_decay]", "se", "0.1"),
+    ]
+
+
+def ticks(low: float, high: float, *how: object) -> list[str]:
+    """The names along an axis from `low` to `high`."""
+    _, (panel,) = plot.figure(width=4, height=3)
+    panel.set(xscale="log", xlim=(low, high))
+    plot.name_ticks(panel, *how)
+    assert not list(panel.get_xticks(minor=True))
+    assert all(low <= tick <= high for tick in panel.get_xticks())
+    return [label.get_text() for label in panel.get_xticklabels()]
+
+
+def test_ticks_of_a_logarithmic_axis_are_numbers_that_a_person_reads():
+    counts, times = (plot.COUNTS, plot.count), (plot.TIMES, plot.duration)
+    assert ticks(1.8e5, 2.3e6, *counts) == ["0.2 M", "0.5 M", "1 M", "2 M"]
+    assert ticks(2.6e5, 2.9e5, *counts) == ["0.26 M", "0.27 M", "0.28 M", "0.29 M"]
+    assert ticks(270_010, 270_031, *counts) == ["0.27001 M", "0.270015 M", "0.27002 M", "0.270025 M", "0.27003 M"]
+    assert ticks(40_000, 1.1e6, *counts) == ["50 k", "0.1 M", "0.2 M", "0.5 M", "1 M"]
+    assert ticks(25, 700, *times) == ["30 s", "60 s", "2 min", "5 min", "10 min"]
+    assert ticks(3000, 80_000, *times) == ["60 min", "2 h", "5 h", "10 h", "20 h"]
+    assert ticks(100, 104, *times) == ["100 s", "101 s", "102 s", "103 s", "104 s"]
+    assert len(ticks(1, 1e6, *times)) <= plot.MOST_TICKS
 
 
 def test_differences_with_the_same_seeds_are_those_of_pairs(runs):

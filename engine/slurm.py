@@ -1,0 +1,54 @@
+"""Jobs of a sweep that submitit hands to SLURM, or to processes of this machine. No torch here.
+
+hydra/launcher=submitit_slurm or submitit_local. What is said of the signals is in engine/signals.py.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUTS = 1000  # how often a job may use its time up: each time it goes on from its checkpoint
+
+
+def attend(lost: list[str]) -> None:
+    """Let submitit's launchers find this program, and end with its table whatever becomes of the jobs.
+
+    A job that was stopped or killed has no result to hand back, at which the launcher would end with a traceback
+    while others still run. Here it is noted in `lost` instead, with the file that holds what it said.
+    """
+    import joblib
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+    from submitit import Job
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    launch, results = BaseSubmititLauncher.launch, Job.results
+
+    def attended_launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+        directory = launcher.config.hydra.sweep.dir
+        path = [str(ROOT), os.environ.get("PYTHONPATH")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))  # jobs begin with another program than this
+        if launcher._EXECUTOR == "local":  # which begins all jobs at once
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(joblib.cpu_count() // len(job_overrides), 1)))
+        print(f"{len(job_overrides)} jobs are handed over; what they say is in {directory}/.submitit/", flush=True)
+        try:
+            return launch(launcher, job_overrides, initial_job_idx)
+        except (FailedJobError, ValueError) as error:  # sbatch refuses, or submitit does
+            print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}", flush=True)
+            raise SystemExit(130) from None
+
+    def attended_results(job: Any) -> list[JobReturn]:
+        try:
+            return results(job)
+        except (FailedJobError, UncompletedJobError):
+            lost.append(f"{job.job_id} ({os.path.relpath(job.paths.stderr)})")
+            return [JobReturn(status=JobStatus.COMPLETED)]
+
+    BaseSubmititLauncher.launch, Job.results = attended_launch, attended_results
