@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.errors import RunError
+from engine.launch import joined, launch
 from engine.memory import memory_explained
 from engine.rundir import RunDirectory
 from engine.signals import Interrupted, Signals
@@ -21,16 +23,17 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     run = RunDirectory(Path(job.runtime.output_dir), words=job.overrides.task)
     try:
-        with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
-            train(config, run)
+        what = f"model={job.runtime.choices.model}"
+        with Signals(), run.in_use(), joined(config.trainer.device) as ranks, memory_explained(what):
+            train(config, ranks.of_first(lambda: run), ranks)
     except RunError as error:
         leave(error)
     except Interrupted as interruption:
         stopped(run, interruption.exit_status)
 
 
-def train(config: DictConfig, run: RunDirectory) -> None:
-    """Build the parts, fit, test, and say how it went."""
+def train(config: DictConfig, run: RunDirectory, ranks: Any) -> None:
+    """Build the parts, fit, test, and say how it went, together with the other `ranks` (engine/distributed.py)."""
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
@@ -39,13 +42,16 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     from engine.logging import RunLog
 
     choices, overrides = chosen_options(config, job), job.overrides.task
-    parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
+    parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN, ranks=ranks)
     state, train = parts.state, parts.loaders.train
     facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
-        with RunLog(run, facts, state.records) as log, memory_explained(report.what_computes(facts)):
+        with (
+            RunLog(run, facts, state.records, silent=not ranks.leads) as log,
+            memory_explained(report.what_computes(facts)),
+        ):
             if state.step == 0:
                 log.first_batch(train)
             report.say(f"set up in {time.perf_counter() - begun:.1f} s")
@@ -69,5 +75,5 @@ def train(config: DictConfig, run: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    command_line("config")
+    launch(command_line("config"))
     main()

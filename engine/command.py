@@ -25,8 +25,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CONF, CommandError, check
-from engine.overrides import MISTAKES, jobs, key_of, meant, reason
-from engine.resume import in_its_own_directory, with_resumed
+from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
+from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
+from engine.resume import in_its_own_directory, quoted, with_resumed
 from engine.rundir import RunDirectory
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -38,21 +39,24 @@ HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
 LONGEST = 600  # characters of an answer
 
 
-def command_line(config_name: str) -> None:
+def command_line(config_name: str) -> DictConfig | None:
     """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
 
-    Behind `resume=`, `sys.argv` is given the resumed run's own settings.
+    Behind `resume=`, `sys.argv` is given the resumed run's own settings. Returns the configuration where a
+    single run is asked for.
     """
+    if (status := over()) is not None:
+        raise SystemExit(status)
     register_resolvers()
     try:
         arguments = parse_flags()
         if arguments.help or arguments.hydra_help:
             sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # whatever else was typed
-            return
+            return None
         if arguments.shell_completion:
             return check_completion(arguments.overrides)
         to_run = arguments.cfg is None and arguments.info is None
-        overrides = arguments.overrides
+        overrides = going_on(arguments.overrides) if has_begun_again() else arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Hydra's and OmegaConf's, of what is refused anyway
             if config_name == "config":
@@ -60,16 +64,67 @@ def command_line(config_name: str) -> None:
             configs = [check(config_name, job, to_run=to_run) for job in jobs(overrides, multirun=arguments.multirun)]
         if arguments.package and OmegaConf.select(configs[0], arguments.package) is None:
             raise CommandError(f"--package {arguments.package}: no such key")
-        if to_run and config_name == "config":
+        if to_run:
+            check_processes(configs, config_name, arguments)
+        if to_run and config_name == "config" and leads():
             check_directories(configs, multirun=arguments.multirun)
     except MISTAKES as error:
         leave(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-    sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
+    directory = in_its_own_directory(overrides)
+    if not leads():  # the first rank's directory is theirs, and they write nothing
+        overrides = [word for word in overrides if key_of(word) != "hydra.run.dir"]
+        directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    sys.argv[1:] = [*flags, *overrides, *directory]
+    return configs[0] if to_run and not arguments.multirun else None
+
+
+def going_on(overrides: Sequence[str]) -> list[str]:
+    """The words of a command whose processes begin again: those that go on with what the first ones left."""
+    place = {key_of(word): word for word in overrides}.get("hydra.run.dir")
+    if place is None or not RunDirectory(Path(parse(place).value())).newest:
+        return list(overrides)
+    run = RunDirectory(Path(parse(place).value()))
+    return [*(word for word in overrides if key_of(word) != "hydra.run.dir"), f"resume='{quoted(run.path)}'"]
+
+
+def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: argparse.Namespace) -> None:
+    """Refuse what a run in several processes cannot be."""
+    if config_name != "config":
+        if is_one_of_several():
+            raise CommandError("this computes in one process, start it without torchrun")
+        return
+    for config in configs:
+        trainer = config.trainer
+        given = [f"trainer.{key}={trainer[key]}" for key in ("devices", "nodes") if trainer[key] != 1]
+        if not (given or is_one_of_several()):
+            continue
+        what = given[0] if given else "torchrun"
+        if arguments.multirun:
+            raise CommandError(f"{what}: each job of a sweep has one process")
+        if config.lr_find:
+            raise CommandError(f"{what}: lr_find=true makes its test in one process")
+        if trainer.batch_size == "auto":
+            raise CommandError(f"{what}: trainer.batch_size=auto tries what fits one process, give a number")
+        if trainer.compile:
+            raise CommandError(f"{what}: trainer.compile=true is for one process")
+        again = trainer.max_restarts or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+        words = {key_of(word) for word in arguments.overrides}
+        settled = config.resume is not None or "hydra.run.dir" in words
+        if not settled and (trainer.nodes != 1 or (is_one_of_several() and again)):
+            raise CommandError(f"{what}: hydra.run.dir=... must name a directory that all processes find again")
 
 
 def leave(error: Exception) -> NoReturn:
-    """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2."""
+    """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2.
+
+    Of several processes one says it.
+    """
+    status = getattr(error, "status", 2)
+    if getattr(error, "is_final", True):
+        note_over(status)
+    if getattr(error, "is_said", not leads()):
+        raise SystemExit(status)
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     said = " ".join(reason(error).split())
@@ -77,12 +132,14 @@ def leave(error: Exception) -> NoReturn:
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     print(f"{name}: {said}", file=sys.stderr)
-    raise SystemExit(getattr(error, "status", 2))
+    raise SystemExit(status)
 
 
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT) -> NoReturn:
     """Say that a run was stopped and, where something is saved, how to go on; exit with `status`."""
-    print(f"stopped; to go on: {run.to_go_on}" if run.newest else "stopped before the first step", flush=True)
+    note_over(status)
+    if leads():
+        print(f"stopped; to go on: {run.to_go_on}" if run.newest else "stopped before the first step", flush=True)
     raise SystemExit(status)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.distributed import Ranks
 from engine.machine import Precision
 from engine.tta import Views, as_it_is, mean_logits
 
@@ -29,10 +30,12 @@ def evaluate(
     *,
     precision: Precision,
     views: Views = as_it_is,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Evaluate `model` (left in evaluation mode) on batches (images float32 [B, C, H, W], labels int64 [B]).
 
-    With other `views` by the mean of its answers to them. Sums stay on the device until the end.
+    With other `views` by the mean of its answers to them. Sums stay on the device until the end. Of several
+    `ranks` each has batches of its own, and all get the figures of all of them.
     """
     model.eval()
     loss, top5, seen, correct = 0.0, 0, 0, 0
@@ -44,6 +47,8 @@ def evaluate(
         hits = best == labels[:, None]
         one_hot = F.one_hot(labels, logits.shape[1])
         top5, seen, correct = top5 + hits.sum(), seen + one_hot.sum(0), correct + (one_hot * hits[:, :1]).sum(0)
+    if ranks:
+        loss, top5, seen, correct = (ranks.sum(value) for value in (loss, top5, seen, correct))
     images = int(seen.sum())
     return Evaluation(
         loss=float(loss) / images,

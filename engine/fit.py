@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from data.loader import EvalLoader, TrainLoader
 from engine.checkpoint import Checkpoints
+from engine.distributed import Ranks
 from engine.errors import RunError
 from engine.evaluate import evaluate
 from engine.logging import RunLog
@@ -41,6 +42,7 @@ def fit(
     the learning rate. Raises Interrupted after a signal, and Diverged.
     """
     state.start_clock(state.seconds_before)
+    ranks = train_step.ranks
     with StopRequest() as stop:
         if roll_back and state.step == 0:
             checkpoints.save("last", state)
@@ -49,7 +51,8 @@ def fit(
                 record = train_epoch(
                     state, train, train_step, max_epochs=max_epochs, log=log, checkpoints=checkpoints, stop=stop
                 )
-                record |= evaluations(state, after_epoch, train_step.precision)
+                ranks.share_buffers(state.networks().values())
+                record |= evaluations(state, after_epoch, train_step.precision, ranks)
                 require_finite(state, record)
             except Diverged as trouble:
                 if not (roll_back and checkpoints.roll_back(state)):
@@ -61,7 +64,8 @@ def fit(
             if "val" in after_epoch and state.is_best(record):
                 checkpoints.save("best", state)
             checkpoints.save("last", state)
-            stop.check()
+            signal, _ = ranks.agreed(stop.signal, False, now=True)
+            stop.check(signal)
 
 
 def train_epoch(
@@ -83,10 +87,11 @@ def train_epoch(
         train_step(state, images, targets)
         for average in state.averages.values():
             average.update(state.model, epoch=state.step / steps)
-        if state.step % steps and (stop.signal or checkpoints.due(state.step)):
+        signal, due = train_step.ranks.agreed(stop.signal, checkpoints.due(state.step))
+        if state.step % steps and (signal or due):
             require_finite(state, epoch_record(state, train))
             checkpoints.save("last", state)
-            stop.check()
+            stop.check(signal)
     record = epoch_record(state, train)
     require_finite(state, record)
     record["images_per_second"] = (state.take_totals().images - images_before) / (time.perf_counter() - begun)
@@ -126,12 +131,14 @@ def require_finite(state: TrainState, record: dict[str, float]) -> None:
         raise Diverged(f"{found}, learning rate {rate:.2g}")
 
 
-def evaluations(state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision) -> dict[str, float]:
+def evaluations(
+    state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision, ranks: Ranks
+) -> dict[str, float]:
     """The figures of the network and its averages under names such as val_loss, or val_accuracy_ema for an average."""
     record = {}
     for images, batches in after_epoch.items():
         for weights, network in state.networks().items():
-            figures = evaluate(network, batches, precision=precision)
+            figures = evaluate(network, batches, precision=precision, ranks=ranks)
             for quantity in ("loss", "accuracy", "top5_accuracy"):
                 record[f"{images}_{quantity}{suffix(weights)}"] = getattr(figures, quantity)
     return record

@@ -47,11 +47,14 @@ class RunLog:
     `facts` go into result.json beside the figures; `records` are the figures of the epochs so far,
     one dict each, which the state of the run keeps and this adds to. A resumed run goes on with the
     same files. What cannot be written is said once, and training goes on; as soon as it can, the
-    files are whole again.
+    files are whole again. One that is `silent`, as of all ranks but the first, keeps the records alone.
     """
 
-    def __init__(self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]]):
+    def __init__(
+        self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]], *, silent: bool = False
+    ):
         self.run = run
+        self.silent = silent
         self.facts = facts
         self.records = records
         self.refused: set[str] = set()
@@ -73,6 +76,8 @@ class RunLog:
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Write something that a run can do without; if that fails, say so, but only once in a row."""
+        if self.silent:
+            return True
         try:
             self.run.provide()
             write()
@@ -138,7 +143,9 @@ class RunLog:
         epoch, first_step = divmod(state.step, steps)
         begun = shown = time.perf_counter()
         title = f"epoch {epoch + 1}/{max_epochs}"
-        with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=None) as bar:
+        with tqdm(
+            desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=self.silent or None
+        ) as bar:
             for batch in batches:
                 yield batch
                 bar.update()

@@ -85,7 +85,9 @@ def final_test(parts: Parts) -> dict[str, Any]:
     validation images; without any that of the last epoch, and of the last average if there is one.
     """
     state = parts.state
-    tested = partial(evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views)
+    tested = partial(
+        evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views, ranks=parts.ranks
+    )
     last = {name: tested(network) for name, network in state.networks().items()}
     weights = list(last)[-1]
     epoch, chosen = state.step // len(parts.loaders.train), last[weights]

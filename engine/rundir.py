@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from engine.errors import RunError
+from engine.rank import leads
 
 
 class DirectoryError(RunError):
@@ -62,6 +63,9 @@ class RunDirectory:
 
         The lock is the system's, which a process that is killed gives back. Raises DirectoryError.
         """
+        if not leads():  # the first of several processes has it for all of them
+            yield
+            return
         from filelock import FileLock, Timeout  # takes a tenth of a second, which a wrong command need not wait for
 
         lock = FileLock(self.path / ".lock", blocking=False)

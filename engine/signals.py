@@ -41,7 +41,8 @@ class StopRequest(Signals):
             super()._heed(number, frame)
         self.signal = number
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+    @staticmethod
+    def check(number: int | None) -> None:
+        """Raise Interrupted if a signal of this number has come."""
+        if number is not None:
+            raise Interrupted(number)
