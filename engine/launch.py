@@ -109,6 +109,8 @@ def run(config: DictConfig, devices: int, nodes: int, place: str) -> None:
     logging.disable(logging.ERROR)  # what the launcher has to say is said here, in one line
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // devices, 1)))
     os.environ[LAUNCH] = place
+    # Ranks that begin again would otherwise find the addresses of those that died.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError

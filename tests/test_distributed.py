@@ -125,6 +125,7 @@ def wait_for(what, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_runs_go_on_bitwise(tmp_path):
     """With three processes: only from three on does the order of sums depend on where in a message they stand."""
     words = ("trainer.devices=3", "trainer.max_epochs=4", MASKED, "trainer.checkpoint_every_steps=1")
@@ -145,7 +146,7 @@ def test_killed_and_stopped_runs_go_on_bitwise(tmp_path):
     said, trouble = stopped.communicate(timeout=60)
     assert (stopped.returncode, trouble) == (130, "")
     assert said.count("to go on: python train.py resume=") == 1
-    assert train(f"resume={tmp_path / 'stopped'}", directory=tmp_path).returncode == 0
+    assert train(*words, f"resume={tmp_path / 'stopped'}", directory=tmp_path).returncode == 0
     assert same((weights(tmp_path / "stopped"), records(tmp_path / "stopped")), undisturbed)
 
 
