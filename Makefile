@@ -1,12 +1,13 @@
 # make train     set up and train on generated images; ARGS="model=resnext29 dataset=cifar10" trains something else
 # make test      set up and run the tests, some minutes; make test-slow those that take longer
 # make lint      set up and check the source's style; make format mends what can be mended
+# make audit     ask whether a published weakness is known of anything that is installed; needs a network
 
 PYTHON ?= python3
 BIN := .venv/bin
 SMALL := dataset=shapes model=resnet20 scheduler=cosine scheduler.warmup_epochs=0.5 trainer.max_epochs=3 trainer.batch_size=64
 
-.PHONY: train test test-slow lint format clean
+.PHONY: train test test-slow lint format audit clean
 
 train: .venv/runs
 	$(BIN)/python train.py $(or $(ARGS),$(SMALL))
@@ -24,6 +25,10 @@ lint: .venv/tests
 format: .venv/tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: .venv/runs
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(BIN)/pip-audit --local
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache

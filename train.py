@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from engine import sweep
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.errors import RunError
 from engine.launch import joined, launch
@@ -23,17 +24,20 @@ def main(config: DictConfig) -> None:
     job = HydraConfig.get()
     run = RunDirectory(Path(job.runtime.output_dir), words=job.overrides.task)
     try:
-        what = f"model={job.runtime.choices.model}"
-        with Signals(), run.in_use(), joined(config.trainer.device) as ranks, memory_explained(what):
-            train(config, ranks.of_first(lambda: run), ranks)
+        if job.mode == RunMode.MULTIRUN:
+            sweep.job(config, run, train)
+        else:
+            what = f"model={job.runtime.choices.model}"
+            with Signals(), joined(run, config.trainer.device) as (place, ranks), memory_explained(what):
+                train(config, place, ranks)
     except RunError as error:
         leave(error)
     except Interrupted as interruption:
-        stopped(run, interruption.exit_status)
+        stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
 
 
-def train(config: DictConfig, run: RunDirectory, ranks: Any) -> None:
-    """Build the parts, fit, test, and say how it went, together with the other `ranks` (engine/distributed.py)."""
+def train(config: DictConfig, run: RunDirectory, ranks: Any = None) -> None:
+    """Build the parts, fit, test, and say how it went; as one of several `ranks`, together with the others."""
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, report
@@ -49,7 +53,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: Any) -> None:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
         with (
-            RunLog(run, facts, state.records, silent=not ranks.leads) as log,
+            RunLog(run, facts, state.records, silent=not parts.ranks.leads) as log,
             memory_explained(report.what_computes(facts)),
         ):
             if state.step == 0:

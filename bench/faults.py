@@ -7,6 +7,8 @@ one that was never disturbed, or where that cannot be, one clear line and everyt
 
 import argparse
 import ctypes
+import hashlib
+import io
 import json
 import logging
 import multiprocessing
@@ -17,6 +19,7 @@ import runpy
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +32,9 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bench.mirror import mirror
+from data.cifar import Archive, provide
+from data.download import md5sum
 from engine.check import ROOT
 from engine.checkpoint import CheckpointError, read, read_newest
 from engine.rundir import RunDirectory
@@ -52,6 +58,7 @@ SETTINGS = (
     "trainer.precision=fp32",
     "trainer.memory_format=channels_last",
 )
+CLOCKS = {"seconds", "images_per_second", "git_revision"}  # and what changes where somebody works on the source
 PATIENCE = 300.0  # seconds until a run counts as hanging
 
 
@@ -150,7 +157,8 @@ class Harness:
 
     @cached_property
     def seconds(self) -> float:
-        """How long the run of SETTINGS takes."""
+        """How long the run of SETTINGS takes, once everything is imported."""
+        assert self.undisturbed
         begun = time.monotonic()
         self.train(self.new("timed"))
         return time.monotonic() - begun
@@ -207,10 +215,7 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
 
 def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures without those of the clock."""
-    return [
-        {name: value for name, value in record.items() if name not in {"seconds", "images_per_second"}}
-        for record in records
-    ]
+    return [{name: value for name, value in record.items() if name not in CLOCKS} for record in records]
 
 
 def differences(first: Any, second: Any, where: str = "") -> Iterator[str]:
@@ -435,7 +440,8 @@ def no_numbers(harness: Harness, times: int) -> Count:
     words = (*plain, *wild, "trainer.checkpoint_every_steps=0")
     ended = harness.run(*words, f"hydra.run.dir={harness.new('wild').path}")
     count.add(ended.says(1, "loss became", "in step", "of epoch 1, learning rate 1e+03", "no checkpoint yet"), ended)
-    ended = harness.run(*words, "trainer.on_nonfinite=rollback", f"hydra.run.dir={harness.new('wild').path}")
+    back = ("trainer.on_nonfinite=rollback", "trainer.max_epochs=1")  # to the first weights, until the rate is sane
+    ended = harness.run(*words, *back, f"hydra.run.dir={harness.new('wild').path}")
     count.add(not ended.status and "going back to step 0, with 0.5 of the learning rate" in ended.out, ended)
     run = harness.stopped_midway()
     words = ("optimizer.lr=1000", "regularization.weight_decay.rate=1", "scheduler=constant", "resume_force=true")
@@ -479,6 +485,75 @@ def two_at_once(harness: Harness, times: int) -> Count:
     return count
 
 
+def sample_archive(rng: random.Random) -> tuple[Archive, bytes]:
+    """An archive like CIFAR's, of some hundred kilobytes, and what stands in its file."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in ("train", "test", "meta"):
+            member = tarfile.TarInfo(f"sample/{name}")
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(rng.randbytes(member.size)))
+    content = packed.getvalue()
+    md5 = hashlib.md5(content).hexdigest()
+    return Archive("sample.tar.gz", md5, "sample", train=["train"], test=["test"], meta="meta", classes={}), content
+
+
+def provided(archive: Archive, root: Path, mirrors: Sequence[str]) -> None:
+    """The archive's files in `root`, quietly, in a process that may be killed."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    provide(archive, root, mirrors)
+
+
+def downloads(harness: Harness, times: int) -> Count:
+    """Two processes want the same files; mirrors cut off or send something else; a process is killed; no network."""
+    count = Count()
+    archive, content = sample_archive(harness.random)
+
+    def roots() -> Iterator[tuple[Path, Path]]:
+        """As many new directories as times, each with the folder that shall be in it."""
+        for _ in range(times):
+            root = harness.new("data").path
+            yield root, root / archive.folder
+
+    def in_process(root: Path, *kinds: str) -> Any:
+        arguments = (archive, root, [f"{server.url}/{kind}/file" for kind in kinds])
+        process = harness.processes.Process(target=provided, args=arguments)
+        process.start()
+        return process
+
+    def is_whole(folder: Path) -> bool:
+        names = {"train", "test", "meta"}
+        return {file.name for file in folder.iterdir()} == names and md5sum(folder.parent / archive.file) == archive.md5
+
+    with mirror(content) as server:
+        for root, folder in roots():
+            server.requests.clear()
+            together = [in_process(root, "slow") for _ in range(2)]
+            for process in together:
+                process.join(PATIENCE)
+            statuses = [process.exitcode for process in together]
+            count.add(statuses == [0, 0] and server.requests == ["slow"] and is_whole(folder), ("two", statuses))
+        for root, folder in roots():
+            server.requests.clear()
+            process = in_process(root, "cut", "wrong", "whole")
+            process.join(PATIENCE)
+            asked = list(dict.fromkeys(server.requests))
+            count.add(asked == ["cut", "wrong", "whole"] and is_whole(folder), ("mirrors", server.requests))
+        for root, folder in roots():
+            process = in_process(root, "slow")
+            process.join(harness.random.uniform(0.05, 1.5))
+            process.kill()
+            process.join()
+            process = in_process(root, "whole")
+            process.join(PATIENCE)
+            count.add(process.exitcode == 0 and is_whole(folder), ("killed", process.exitcode))
+    root, begun = harness.new("data").path, time.monotonic()
+    ended = harness.run("dataset=cifar10", f"dataset.root={root}", f"dataset.mirrors=[{server.url}/whole/file]")
+    told = ended.says(2, "could not be downloaded", f"Put cifar-10-python.tar.gz into {root}")
+    count.add(told and time.monotonic() - begun < 5, ("no network", ended))
+    return count
+
+
 FAULTS: dict[str, Callable[[Harness, int], Count]] = {
     "killed at a random moment": kills,
     "asked to stop": signals,
@@ -489,6 +564,7 @@ FAULTS: dict[str, Callable[[Harness, int], Count]] = {
     "loss that is no number": no_numbers,
     "too little memory": no_memory,
     "two runs, one directory": two_at_once,
+    "downloads": downloads,
 }
 
 
@@ -501,6 +577,7 @@ def main() -> None:
     parser.add_argument("faults", nargs="*", choices=[[], *FAULTS], metavar="fault", help=", ".join(FAULTS))
     arguments = parser.parse_args()
     lost = 0
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"  # of what a killed process cannot clear up
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says whenever a run was taken up again
     print("| fault | tried | survived | lost | |\n| --- | ---: | ---: | ---: | --- |")
     with tempfile.TemporaryDirectory(prefix="faults-") as home:

@@ -7,6 +7,7 @@ that one that dies or never ends is counted and replaced. Every file follows fro
 """
 
 import argparse
+import io
 import multiprocessing
 import pickle
 import random
@@ -16,15 +17,35 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 
 from data.cifar import read_batches, read_names
 from data.dataset import DataError
+from engine.check import CONF
+from engine.errors import RunError
+from engine.memory import memory_explained
+from engine.rundir import RunDirectory
 
+# What the checkpoint is of.
+SMALL = [
+    "dataset=shapes",
+    "dataset.train_size=20",
+    "dataset.test_size=10",
+    "model=resnet20",
+    "model.widths=[2,2,2]",
+    "model.depths=[1,1,1]",
+    "regularization=[weight_decay,ema]",
+    "trainer.batch_size=10",
+    "trainer.device=cpu",
+    "trainer.precision=fp32",
+    "trainer.memory_format=channels_last",
+]
 HANGS_SECONDS = 20
 SPARE_BYTES = 1 << 30  # that a reader may have beside what it has when it begins
 NUMBERS = [0, 1, 2, 127, 128, 255, 256, (1 << 15) - 1, 1 << 15, (1 << 16) - 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
@@ -148,7 +169,60 @@ def cifar() -> Target:
     )
 
 
-TARGETS = {"cifar": cifar()}
+def checkpoint() -> Target:
+    """A run's checkpoint: as evaluate.py takes it, to a network with its weights.
+
+    Since a checksum tells of most that happens to a file, half of the files are what in an archive describes the
+    rest, and are put into one with the right checksums.
+    """
+    import torch
+
+    from engine import build  # and so on: seconds, for which what reads data need not wait
+    from engine.checkpoint import read as read_checkpoint
+    from engine.command import register_resolvers
+
+    register_resolvers()
+    torch.set_num_threads(1)  # those of this process are not there in its copies
+    with tempfile.TemporaryDirectory() as directory, initialize_config_dir(str(CONF), version_base="1.3"):
+        run = RunDirectory(Path(directory))
+        parts = build.parts(compose("config", overrides=SMALL), run, keep_data=False)
+        parts.checkpoints.save("last", parts.state)
+        whole = run.last.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    described_in = next(name for name in members if name.endswith("/data.pkl"))
+
+    def read(file: Path) -> None:
+        if not file.read_bytes().startswith(b"PK"):
+            described = file.read_bytes()
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, content in (members | {described_in: described}).items():
+                    archive.writestr(name, content)
+        with memory_explained("this file", helps="none"):
+            checkpoint = read_checkpoint(file)
+            trained = build.trained(checkpoint, weights=None, device="cpu")
+            build.unseen(checkpoint, trained, eval_batch_size=None, root=None)
+
+    return Target(
+        valid=[whole, members[described_in], members[described_in]],
+        pieces=[
+            *[bytes([instruction]) for instruction in b"()]}.012abcdeghijlopqrstuBCFGIJKLMNPQRSTUVX"],
+            *[bytes([instruction]) for instruction in range(0x80, 0x99)],
+            b"cposix\nsystem\n",
+            b"cbuiltins\neval\n",
+            b"ctorch._utils\n_rebuild_tensor_v2\n",
+            b"ctorch\nFloatStorage\n",
+            b"PK\x01\x02",
+            b"PK\x05\x06",
+            b"\x85" * 100_000,
+            b"r\xff\xff\xff\x0f",
+        ],
+        read=read,
+        refusal=RunError,
+    )
+
+
+TARGETS = {"cifar": cifar, "checkpoint": checkpoint}
 
 
 class Reader:
@@ -246,13 +320,13 @@ def main() -> None:
     if unknown := set(arguments.targets) - set(TARGETS):
         parser.error(f"there is no target {min(unknown)}: {', '.join(TARGETS)}")
     if arguments.write is not None:
-        sys.stdout.buffer.write(TARGETS[arguments.targets[0]].spoilt(arguments.seed, arguments.write))
+        sys.stdout.buffer.write(TARGETS[arguments.targets[0]]().spoilt(arguments.seed, arguments.write))
         return
     print("| target | minutes | inputs | read | refused | other exceptions | signals | hung | peak memory, MB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     findings = []
     for name in arguments.targets:
-        tally = fuzz(TARGETS[name], minutes=arguments.minutes, seed=arguments.seed, workers=arguments.workers)
+        tally = fuzz(TARGETS[name](), minutes=arguments.minutes, seed=arguments.seed, workers=arguments.workers)
         figures = [tally.inputs, tally.read, tally.refused, len(tally.exceptions), len(tally.signals), len(tally.hung)]
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         columns = " | ".join(f"{figure:,}" for figure in figures)

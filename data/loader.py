@@ -45,8 +45,8 @@ class TrainLoader:
     batch holds what is left over; a single image joins the batch before it, since batch
     normalisation over one value has no meaning.
 
-    Where `ranks` processes train together, the one of number `rank` is given its `share` of each batch:
-    the same images as in a single process, which it alone augments, beside the partners that they are mixed with.
+    Where `ranks` processes train together, the one of number `rank` is given its `share` of each batch: the
+    same images as in a single process.
     """
 
     def __init__(
@@ -87,22 +87,19 @@ class TrainLoader:
         Targets are labels int64 [B], or where there are mixings probabilities float32 [B, K].
         """
         count, device = len(self.images), self.images.labels.device
-        mine = None
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(device)
         uniform = [self.numbers(operation, epoch, generator).to(device) for operation in self.operations]
-        partners_of, mix = self.mixtures(epoch)
+        mixed, mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             start, size = step * self.batch_size, self.images_in(step)
-            chosen, partners = order[start : start + size], partners_of(step)
-            if self.ranks > 1:
-                mine = share(size, self.rank, self.ranks)
-                # Behind its own images those that they are mixed with, whosever they are.
-                met = [] if partners is None else [chosen[partners[mine]]]
-                chosen = torch.cat([chosen[mine], *met])
+            batch, mine = order[start : start + size], share(size, self.rank, self.ranks)
+            # Partners may be anybody's, so that each rank makes all of a batch that is mixed.
+            chosen = batch if mixed[step] else batch[mine]
             numbers = [drawn.index_select(0, chosen) for drawn in uniform]
             images = self.augment(self.images.images.index_select(0, chosen), numbers)
-            yield mix(step, images, self.images.labels.index_select(0, chosen), partners, mine)
+            images, targets = mix(step, images, self.images.labels.index_select(0, chosen))
+            yield (images[mine], targets[mine]) if mixed[step] else (images, targets)
 
     def numbers(self, operation: Operation, epoch: int, generator: torch.Generator) -> Tensor:
         """What an operation draws for all images in an epoch, float32 [N, draws]."""
@@ -114,7 +111,7 @@ class TrainLoader:
 
     def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
         """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""
-        # A rank's share may be empty, for which operations are not made.
+        # A rank's share may be empty, which operations are not made for.
         steps = list(zip(self.operations, uniform, strict=True)) if len(images) else []
         for operation, numbers in steps:
             if operation.place != "normalised":
@@ -125,15 +122,13 @@ class TrainLoader:
                 images = operation(images, numbers)
         return images.contiguous(memory_format=self.normalize.memory_format)
 
-    def mixtures(self, epoch: int) -> tuple[Callable[[int], Tensor | None], Callable[..., tuple[Tensor, Tensor]]]:
-        """Whom the images of a step's batch meet, if they are mixed at all, and what mixes them; all numbers are drawn.
+    def mixtures(self, epoch: int) -> tuple[np.ndarray, Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """Which batches of an epoch are mixed, bool [steps], and what makes targets of labels and mixes those.
 
-        The first is a function of the step, and yields int64 [B]. The second is one of (step, images, labels,
-        partners, mine), where `mine` is None or the share of the batch that is to be mixed: the images are
-        then those of the share and behind them their partners.
+        That is a function of (step, images, labels), with all its numbers drawn.
         """
         if not self.mixings:
-            return lambda step: None, lambda step, images, labels, *_: (images, labels)
+            return np.zeros(len(self), bool), lambda step, images, labels: (images, labels)
         count, device = len(self.images), self.images.labels.device
         rng = np.random.default_rng([self.seed, epoch, 1])
         # Kept in main memory, so that choosing a mixing does not wait for the device.
@@ -142,27 +137,17 @@ class TrainLoader:
         ranks = torch.from_numpy(rng.random(count, np.float32)).to(device)
         numbers = [torch.from_numpy(mixing.draw(count, rng)).to(device, torch.float32) for mixing in self.mixings]
 
-        def partners_of(step: int) -> Tensor | None:
-            start = step * self.batch_size
-            return ranks[start : start + self.images_in(step)].argsort() if mixed[step] else None
-
-        def mix(
-            step: int, images: Tensor, labels: Tensor, partners: Tensor | None, mine: slice | None
-        ) -> tuple[Tensor, Tensor]:
+        def mix(step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             # F.one_hot looks at the labels first, except on a GPU.
             targets = torch.zeros(len(labels), self.num_classes, device=device).scatter_(1, labels[:, None], 1.0)
-            if partners is None:
+            if not mixed[step]:
                 return images, targets
             mixing, start = self.mixings[choices[step]], step * self.batch_size
-            drawn = numbers[choices[step]][start : start + (self.images_in(step) if mixing.per_image else 1)]
-            if mine is None:
-                return mixing(images, targets, partners, drawn)
-            own = len(images) // 2
-            partners = torch.arange(2 * own, device=device).roll(own)
-            images, targets = mixing(images, targets, partners, drawn[mine].repeat(2, 1) if mixing.per_image else drawn)
-            return images[:own], targets[:own]
+            stop = start + (len(images) if mixing.per_image else 1)
+            partners = ranks[start : start + len(images)].argsort()
+            return mixing(images, targets, partners, numbers[choices[step]][start:stop])
 
-        return partners_of, mix
+        return mixed, mix
 
 
 class EvalLoader:
@@ -178,8 +163,8 @@ class EvalLoader:
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 [B, C, H, W], labels int64 [B]); one of none if there are no images."""
-        for start in range(0, len(self.images) or 1, self.batch_size):
+        """Batches (images float32 [B, C, H, W], labels int64 [B])."""
+        for start in range(0, len(self.images), self.batch_size):
             stop = start + self.batch_size
             yield self.normalize(self.images.images[start:stop]), self.images.labels[start:stop]
 

@@ -9,7 +9,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from hydra import utils
+from hydra import compose, utils
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -20,7 +21,7 @@ from data.loader import EvalLoader, Normalize, TrainLoader, share
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, described, read_newest
-from engine.distributed import Ranks, synchronise_batch_norm
+from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
@@ -31,6 +32,7 @@ from engine.state import TrainState, result_weights, weights_by_name
 from engine.step import TrainStep
 from engine.tta import Views
 
+HOW = {"resume", "resume_force", "sweep", "sweep_on_error"}  # a run is done, not what it is
 PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
@@ -161,7 +163,7 @@ def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.
     return instantiate(model, num_classes=num_classes, in_channels=in_channels)
 
 
-def state(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks | None = None) -> TrainState:
+def state(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks = ALONE) -> TrainState:
     """The network on the device with its optimizer, at step 0; for several `ranks`, as their configuration says."""
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
@@ -169,7 +171,7 @@ def state(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks | N
         normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
         model.prepare(normalize(splits.train.images[:PREPARED_ON]))
     model.to(machine.device, memory_format=machine.memory_format)
-    if ranks and ranks.size > 1 and config.trainer.sync_batch_norm:
+    if ranks.size > 1 and config.trainer.sync_batch_norm:
         synchronise_batch_norm(model)
     return TrainState(
         model=model,
@@ -206,7 +208,7 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def train_step(
-    config: DictConfig, machine: Machine, ranks: Ranks | None = None, train: TrainLoader | None = None
+    config: DictConfig, machine: Machine, ranks: Ranks = ALONE, train: TrainLoader | None = None
 ) -> TrainStep:
     """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
     step = plain(config.step)
@@ -216,7 +218,7 @@ def train_step(
         micro_batches=config.trainer.micro_batches,
         sam=instantiate(step.pop("sam")) or None,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
-        ranks=ranks or Ranks(),
+        ranks=ranks,
         whole=train.images_in if train else None,
         **step,
     )
@@ -231,9 +233,8 @@ class Loaders:
     test: EvalLoader
 
 
-def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks | None = None) -> Loaders:
+def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks = ALONE) -> Loaders:
     """Batches from images on the device; those for training are augmented. Each of several `ranks` gets its share."""
-    ranks = ranks or Ranks()
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
     operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
     with data_explained():
@@ -260,13 +261,10 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks |
     )
 
 
-def evaluation_loader(
-    config: DictConfig, images: Images, normalize: Normalize, ranks: Ranks | None = None
-) -> EvalLoader:
+def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize, ranks: Ranks = ALONE) -> EvalLoader:
     """Batches of all images as they are, or of the share of one of several ranks."""
-    if ranks and ranks.size > 1:
-        mine = share(len(images), ranks.rank, ranks.size)
-        images = Images(images.images[mine], images.labels[mine])
+    mine = share(len(images), ranks.rank, ranks.size)
+    images = Images(images.images[mine], images.labels[mine])
     return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
 
 
@@ -310,7 +308,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
 
     With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ALONE
     saved, _ = ranks.of_first(partial(read_newest, run)) if config.resume else (None, None)
     with described():
         possible = possible_machines(config, saved)  # before the data are read, or even downloaded
@@ -356,73 +354,80 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
 
 @dataclass(frozen=True)
 class Trained:
-    """A network from a checkpoint, with the images to test it on."""
+    """A network from a checkpoint, the name of its weights among those in there, and what it needs to be used.
+
+    `image_shape` is that of the images it was trained on, (C, H, W).
+    """
 
     model: nn.Module
     weights: str
-    test: EvalLoader
     classes: Sequence[str]
+    image_shape: Sequence[int]
+    normalize: Normalize
     precision: Precision
     views: Views
 
 
-def trained(
-    checkpoint: dict[str, Any],
-    *,
-    weights: str | None,
-    device: str,
-    eval_batch_size: int | None,
-    root: str | None,
-    tta: DictConfig | None = None,
-) -> Trained:
-    """Rebuild what a checkpoint describes; where an argument is None, as it was in training.
+def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta: DictConfig | None = None) -> Trained:
+    """Rebuild the network that a checkpoint describes, without reading any images.
 
     `weights` are "model" or the name of an average, None those that count (`result_weights`); `tta` is an option
-    of that group.
-
-    A device that lacks the precision of the training computes in fp32. Raises CheckpointError if the
-    checkpoint asks for code that is not this project's, or does not describe what it holds.
+    of that group, None that of the training. A device that lacks the precision of the training computes in fp32.
+    Raises CheckpointError if the checkpoint asks for code that is not this project's, or does not describe what it
+    holds.
     """
     with described():
-        return rebuild(checkpoint, weights=weights, device=device, eval_batch_size=eval_batch_size, root=root, tta=tta)
+        saved = checkpoint["config"]
+        for group, package in (("model", "models"), ("tta", "engine.tta")):
+            require_own_code(saved[group], targets(package))
+        config = OmegaConf.create(saved)
+        config.trainer.device = device
+        here = possible_machines(config, checkpoint)[0]
+        set_up(config, here)
+        classes, image_shape = checkpoint["classes"], checkpoint["image_shape"]
+        model = network(saved["model"], num_classes=len(classes), in_channels=image_shape[0])
+        name, values = chosen_weights(checkpoint, weights)
+        model.load_state_dict(values)
+        model.to(here.device, memory_format=here.memory_format)
+        normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
+        views = instantiate(saved["tta"] if tta is None else tta)
+        return Trained(model, name, classes, image_shape, normalize, here.precision, views)
 
 
-def rebuild(
-    checkpoint: dict[str, Any],
-    *,
-    weights: str | None,
-    device: str,
-    eval_batch_size: int | None,
-    root: str | None,
-    tta: DictConfig | None,
-) -> Trained:
-    """What `trained` does, with whatever exception comes of a checkpoint that is not sound."""
-    saved = checkpoint["config"]
-    for group, package in (("model", "models"), ("dataset", "data"), ("tta", "engine.tta")):
-        require_own_code(saved[group], targets(package))
-    if root is not None:
-        if "root" not in saved["dataset"]:
-            raise CheckpointError(f"root={root}: the data set of this run is not read from a directory")
-        saved["dataset"]["root"] = root
-    if eval_batch_size is not None:
-        saved["trainer"]["eval_batch_size"] = eval_batch_size
-    saved["trainer"]["device"] = device
-    config = OmegaConf.create(saved)
-    here = possible_machines(config, checkpoint)[0]
-    set_up(config, here)
-    images = splits(config)
-    model = network(saved["model"], num_classes=len(checkpoint["classes"]), in_channels=checkpoint["image_shape"][0])
-    name, values = chosen_weights(checkpoint, weights)
-    model.load_state_dict(values)
-    model.to(here.device, memory_format=here.memory_format)
-    if list(images.classes) != checkpoint["classes"]:
-        raise CheckpointError(
-            f"the data set has the classes {images.classes}, the network knows {checkpoint['classes']}"
-        )
-    normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
-    test = evaluation_loader(config, images.test, normalize)
-    views = instantiate(saved["tta"] if tta is None else tta)
-    return Trained(model, name, test, checkpoint["classes"], here.precision, views)
+@dataclass(frozen=True)
+class Unseen:
+    """Images that a network was not trained on: those to test it on, and those that were held out, maybe none."""
+
+    test: EvalLoader
+    val: EvalLoader
+
+
+def unseen(checkpoint: dict[str, Any], trained: Trained, *, eval_batch_size: int | None, root: str | None) -> Unseen:
+    """The images that the training with this checkpoint did not use; where an argument is None, as they were then.
+
+    Raises CheckpointError if that data set has other classes, or is not described, and RunError if it cannot be read.
+    """
+    with described():
+        saved = checkpoint["config"]
+        require_own_code(saved["dataset"], targets("data"))
+        config = OmegaConf.create(saved)
+        if root is not None:
+            if "root" not in config.dataset:
+                raise CheckpointError(f"root={root}: the data set of this run is not read from a directory")
+            config.dataset.root = root
+        if eval_batch_size is not None:
+            config.trainer.eval_batch_size = eval_batch_size
+        images = splits(config)
+        if list(images.classes) != trained.classes:
+            raise CheckpointError(f"the data set has the classes {images.classes}, the network knows {trained.classes}")
+        test, val = (evaluation_loader(config, some, trained.normalize) for some in (images.test, images.val))
+        return Unseen(test, val)
+
+
+def every_tta() -> dict[str, Views]:
+    """Each option of the group tta by its name, within a command that Hydra runs."""
+    options = GlobalHydra.instance().config_loader().get_group_options("tta")
+    return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
 
 
 def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, torch.Tensor]]:
@@ -459,7 +464,7 @@ def hyperparameters(
     """
     settings = dict(leaves(plain(config)))
     asked_for = {"seed", "optimizer.lr", "trainer.batch_size", "trainer.max_epochs"}
-    asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - {"resume", "resume_force"}
+    asked_for |= {override.partition("=")[0].lstrip("+") for override in overrides} - HOW
     options = {group: option for group, option in choices.items() if group != "expected"}
     shown = options | {name: settings[name] for name in sorted(asked_for & settings.keys())}
     return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in shown.items()}

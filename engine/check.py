@@ -65,8 +65,8 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
         check_targets(config)
         check_model(config)
         check_together(config)
-    elif to_run:
-        find_checkpoint(config.checkpoint)
+    elif to_run and len(find_checkpoints(config.checkpoint)) > 1 and config.every_tta:
+        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
     return config
 
 
@@ -268,7 +268,9 @@ def check_values(config: DictConfig, keys: dict[str, Key | None], overrides: Seq
     """Hold each value to what the comment beside its key says; the first key that must be given and is not, or None."""
     typed = {override.key_or_group: override.input_line for override in overrides}
     missing = None
-    for name, key in keys.items():
+    for name, key in sorted(
+        keys.items(), key=lambda item: item[0].startswith("hydra.")
+    ):  # these follow from the others
         if name.startswith("hydra.") and not (key and key.form):
             continue
         try:
@@ -307,6 +309,24 @@ def as_typed(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
         return f"'{value}'"  # text that looks like something else
     return str(value)
+
+
+def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
+    """The files that `checkpoint=` means, one or a list, by a name for each: what distinguishes it from the others.
+
+    Raises CommandError where one is missing or there twice.
+    """
+    paths = [given] if isinstance(given, str) else list(given)
+    if not paths:
+        raise CommandError("checkpoint=[]: at least one is wanted")
+    found = [find_checkpoint(path) for path in paths]
+    if again := [path for path, file in zip(paths, found, strict=True) if found.count(file) > 1]:
+        raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is there twice")
+    if len(paths) == 1:
+        return {str(found[0]): found[0]}
+    absolute = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    common = os.path.commonpath(absolute)
+    return {os.path.relpath(path, common): file for path, file in zip(absolute, found, strict=True)}
 
 
 def find_checkpoint(path: str) -> Path:
@@ -406,6 +426,12 @@ def check_together(config: DictConfig) -> None:
         raise CommandError("trainer.compile=true: not with model.checkpointing=true, set that to false")
     if trainer.device in {"tf32": ("cpu", "mps"), "fp16": ("cpu",)}.get(trainer.precision, ()):
         raise CommandError(f"trainer.precision={trainer.precision}: not with trainer.device={trainer.device}")
+    if config.sweep is not None and not re.fullmatch(r"\w[\w.+-]*", config.sweep):
+        raise CommandError(f"sweep={as_typed(config.sweep)}: a name of letters, digits, and . + - _ is wanted")
+    if config.lr_find and config.sweep:
+        raise CommandError(
+            "lr_find=true: a range test leaves no result that a sweep could go on with; leave sweep= out"
+        )
     if config.lr_find and config.resume:
         raise CommandError("lr_find=true: a range test begins with new weights, it cannot go on with those of resume=")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import struct
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,12 +15,12 @@ from typing import Any
 
 import torch
 
-from engine.distributed import Ranks
+from engine.distributed import ALONE, Ranks
 from engine.errors import RunError
 from engine.logging import say
 from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
-from engine.runtime import random_states
+from engine.runtime import random_states, restore_random_states
 from engine.settings import difference
 from engine.state import TrainState
 
@@ -26,8 +28,8 @@ FORMAT = 4
 SLOWEST = 1 / 1024  # a run that diverges at so small a share of its learning rate is given up
 
 # What reading arbitrary bytes as a zip archive or a pickle may raise.
-UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError)
-UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError)
+UNREADABLE += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class CheckpointError(RunError):
@@ -35,7 +37,7 @@ class CheckpointError(RunError):
 
 
 class NotSaved(RunError):
-    """A run has come to its end, but that could not be written; the message is one line that says so."""
+    """What a program came to could not be written; the message is one line that says so."""
 
     status = 1
 
@@ -55,13 +57,13 @@ class Checkpoints:
         *,
         minutes: float = 0,
         steps: int = 0,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
     ):
         self.run = run
         self.files = {"last": run.last, "best": run.best}
         self.description = description
         self.minutes, self.steps = minutes, steps
-        self.ranks = ranks or Ranks()
+        self.ranks = ranks
         self.saved_at = time.monotonic()
         self.is_saved = True
 
@@ -129,8 +131,7 @@ class Checkpoints:
         if rate < SLOWEST:
             return False
         content, _ = self.ranks.of_first(partial(read_newest, self.run))
-        state.load_state_dict(content["state"])
-        self.ranks.restore_random_states(content, random_states())
+        self.put_back(state, content)
         state.rate = rate
         state.start_clock(seconds)
         return True
@@ -159,9 +160,17 @@ class Checkpoints:
         max_epochs, done = self.description["config"]["trainer"]["max_epochs"], content["state"]["step"] / now
         if done > max_epochs:
             raise CheckpointError(f"trainer.max_epochs={max_epochs}: this run has come to epoch {done:g} already")
-        own = random_states()
+        self.put_back(state, content)
+
+    def put_back(self, state: TrainState, content: dict[str, Any]) -> None:
+        """Let `state` be what a checkpoint holds; a rank goes on with masks of its own.
+
+        Where the checkpoint is of another number of ranks, and knows nothing of this one's, they go on as they are.
+        """
+        own, saved = random_states(), content.get("random_of_ranks", [])
         state.load_state_dict(content["state"])
-        self.ranks.restore_random_states(content, own)
+        if not self.ranks.leads:
+            restore_random_states(saved[self.ranks.rank] if len(saved) == self.ranks.size else own)
 
 
 def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
@@ -221,7 +230,9 @@ def read(path: Path) -> dict[str, Any]:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
             damaged = archive.testzip()
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
+            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:100]
         raise CheckpointError(f"{path} is not a checkpoint{reason and f': {reason}'}") from None

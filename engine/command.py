@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,17 +26,17 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CONF, CommandError, check
+from engine.console import say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
-from engine.resume import in_its_own_directory, quoted, with_resumed
+from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
+from engine.settings import FREE
+from engine.sweep import job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
-HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
-HARMLESS |= {
-    f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
-}
-HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS = {*FREE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 LONGEST = 600  # characters of an answer
 
 
@@ -76,16 +77,16 @@ def command_line(config_name: str) -> DictConfig | None:
         overrides = [word for word in overrides if key_of(word) != "hydra.run.dir"]
         directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     sys.argv[1:] = [*flags, *overrides, *directory]
+    if arguments.multirun and config_name == "config":
+        sys.argv += unnamed(overrides)
     return configs[0] if to_run and not arguments.multirun else None
 
 
 def going_on(overrides: Sequence[str]) -> list[str]:
     """The words of a command whose processes begin again: those that go on with what the first ones left."""
-    place = {key_of(word): word for word in overrides}.get("hydra.run.dir")
-    if place is None or not RunDirectory(Path(parse(place).value())).newest:
-        return list(overrides)
-    run = RunDirectory(Path(parse(place).value()))
-    return [*(word for word in overrides if key_of(word) != "hydra.run.dir"), f"resume='{quoted(run.path)}'"]
+    place = next((word for word in overrides if key_of(word) == "hydra.run.dir"), None)
+    run = RunDirectory(Path(parse(place).value())) if place else None
+    return in_place_of_directory(overrides, run) if run and run.newest else list(overrides)
 
 
 def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: argparse.Namespace) -> None:
@@ -135,11 +136,16 @@ def leave(error: Exception) -> NoReturn:
     raise SystemExit(status)
 
 
-def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT) -> NoReturn:
-    """Say that a run was stopped and, where something is saved, how to go on; exit with `status`."""
-    note_over(status)
-    if leads():
-        print(f"stopped; to go on: {run.to_go_on}" if run.newest else "stopped before the first step", flush=True)
+def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str | None = None) -> NoReturn:
+    """Say that a run, or the one in the directory `sweep`, was stopped, and how to go on; exit with `status`."""
+    if status != 128 + signal.SIGTERM:  # which torch's launcher sends to all ranks where one has died
+        note_over(status)
+    if sweep is not None:
+        say(f"stopped; the same command with {which_sweep(Path(sweep))} goes on")
+    elif run.newest:
+        say(f"stopped; to go on: {run.to_go_on}")
+    else:
+        say("stopped before the first step")
     raise SystemExit(status)
 
 
@@ -193,8 +199,8 @@ def initialized(config_dir: str | None) -> Iterator[None]:
 
 
 def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
-    """Refuse a directory that cannot be written to, that holds other results, or that several jobs would share."""
-    key, found = ("hydra.sweep.dir", "*/checkpoints/last.pt") if multirun else ("hydra.run.dir", "checkpoints/last.pt")
+    """Refuse a directory that cannot be written to, that holds another run, or that several jobs would share."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     for config in configs:
         place = Path(OmegaConf.select(config, key))
         nearest = next(directory for directory in (place, *place.parents) if directory.is_dir())
@@ -202,12 +208,18 @@ def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
             tempfile.TemporaryDirectory(dir=nearest).cleanup()
         except OSError as error:
             raise CommandError(f"{key}={place}: nothing can be written to {nearest} ({error.strerror})") from None
-        if config.resume is None and next(place.glob(found), None):
+        if not multirun and config.resume is None and (place / "checkpoints" / "last.pt").exists():
             raise CommandError(f"{key}={place}: there are results in it already; choose another, or go on with resume=")
     subdirectories = [OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] for config in configs]
     same = [name for name in subdirectories if "${" not in name and subdirectories.count(name) > 1]
     if multirun and same:
         raise CommandError(f"hydra.sweep.subdir={same[0]}: each job needs a directory of its own")
+
+
+def unnamed(overrides: Sequence[str]) -> list[str]:
+    """What keeps the settings that all jobs of a sweep have out of the names of their directories."""
+    same = [word.key_or_group for word in map(parse, overrides) if not word.is_sweep_override()]
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(repr(key) for key in same)}]"]
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
@@ -235,8 +247,15 @@ def expected(config: DictConfig, dataset: str, overrides: Sequence[str]) -> dict
 
 def register_resolvers() -> None:
     """What the files of conf/ may write as `${...}` beyond Hydra's own."""
+    OmegaConf.register_new_resolver("sweep_directory", sweep_directory, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("job_directory", job_directory, replace=True)
     OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("list_groups", list_groups, replace=True)
+
+
+def sweep_directory(name: str | None) -> str:
+    """The directory of a sweep below multirun/: its name, or the time at which it begins."""
+    return name or f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def list_groups() -> str:

@@ -4,12 +4,11 @@ Each process, a rank, holds the whole network and all images, and computes its s
 they decide is decided by all of them at the same step, or by the first for all.
 """
 
-import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,7 +18,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.errors import RunError
-from engine.machine import DeviceError
+from engine.machine import DeviceError, choose_device
 from engine.rank import LAUNCH, is_one_of_several, leads
 from engine.runtime import random_states, restore_random_states, seed_everything
 from engine.sam import keep_buffers
@@ -35,7 +34,7 @@ class RankLost(RunError):
     is_final = False  # the group may begin again
 
 
-@dataclass
+@dataclass(eq=False)
 class Ranks:
     """The processes of a run as one of them sees them: its number, and how many there are.
 
@@ -46,7 +45,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     words: Any = None  # the group for short messages, which so need not wait behind gradients
-    pending: tuple[Any, Tensor] | None = field(default=None, repr=False)
+    asked: tuple[Any, Tensor] | None = None  # what is on its way between them
 
     @property
     def leads(self) -> bool:
@@ -58,6 +57,14 @@ class Ranks:
         if self.size > 1:
             dist.all_reduce(value)
         return value
+
+    def sums(self, *values: Tensor | float) -> Sequence[Tensor | float]:
+        """The sum over all ranks of each of some numbers, in float64, in which sums of whole numbers are exact."""
+        if self.size == 1:
+            return values
+        together = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        dist.all_reduce(together, group=self.words)
+        return together.tolist()
 
     def of_first(self, make: Callable[[], Value]) -> Value:
         """What `make` returns on the first rank, on all of them: plain values, tensors. The others do not call it."""
@@ -75,38 +82,34 @@ class Ranks:
         dist.all_gather_object(box, value, group=self.words)
         return box
 
-    def agreed(self, signal: int | None, due: bool, *, now: bool = False) -> tuple[int | None, bool]:
+    def agreed(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
         """The highest signal that any rank has got, if one has, and whether anything is due on any of them.
 
         Asked after each step, it answers with what all knew a step before, which has reached everybody
-        meanwhile: neither the device nor another rank is waited for. With `now` it waits.
+        meanwhile: neither the device nor another rank is waited for.
         """
         if self.size == 1:
             return signal, due
         note = torch.tensor([signal or 0, int(due)])
-        work, (handle, before) = (
-            dist.all_reduce(note, dist.ReduceOp.MAX, self.words, True),
-            self.pending or (None, None),
-        )
-        self.pending = work, note
-        if now:
-            handle, before = self.pending
-            self.pending = None
-        if handle is None:
+        before, self.asked = self.asked, (dist.all_reduce(note, dist.ReduceOp.MAX, self.words, async_op=True), note)
+        if before is None:
             return None, False
-        handle.wait()
-        number, is_due = before.tolist()
+        work, answer = before
+        work.wait()
+        number, is_due = answer.tolist()
         return number or None, bool(is_due)
 
+    def highest(self, signal: int | None) -> int | None:
+        """The highest signal that any rank has got by now, if one has."""
+        return max(filter(None, self.gathered(signal)), default=None)
+
     def replica(self, model: nn.Module, images: Tensor) -> nn.Module:
-        """`model` such that its backward pass leaves the mean of all ranks' gradients; in one process itself.
+        """`model` such that its backward pass leaves the mean of all ranks' gradients.
 
         DistributedDataParallel lays out its buckets anew after the first pass, and with them the order of
         sums. So a pass of no consequence with some normalised images comes first: a run that goes on then
         adds in the same order as one that was never interrupted.
         """
-        if self.size == 1:
-            return model
         restore, states = keep_buffers(model), random_states()
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else None
@@ -120,12 +123,12 @@ class Ranks:
         restore_random_states(states)
         return parallel
 
-    def without_sum(self, network: nn.Module) -> AbstractContextManager:
-        """Within, the gradients of a `replica` stay this rank's own: those of the next pass take them along."""
-        return network.no_sync() if self.size > 1 else nullcontext()
+    def part_of_batch(self, network: nn.Module, *, last: bool) -> AbstractContextManager:
+        """Within, the gradients of a `replica` stay this rank's own; the `last` part takes all of them along."""
+        return nullcontext() if last or self.size == 1 else network.no_sync()
 
     @torch.no_grad()
-    def share_buffers(self, networks: Sequence[nn.Module]) -> None:
+    def share_buffers(self, networks: Iterable[nn.Module]) -> None:
         """Give all ranks the first one's running statistics, which are the same where batch norm is synchronised."""
         if self.size > 1:
             for network in networks:
@@ -137,11 +140,8 @@ class Ranks:
         if self.rank:
             seed_everything((seed + 0x9E3779B1 * self.rank) % 2**32, deterministic=deterministic)
 
-    def restore_random_states(self, checkpoint: dict[str, Any], own: dict[str, Any]) -> None:
-        """Put this rank's generators back to what a checkpoint has of it; by another number of ranks, to its `own`."""
-        if self.rank:
-            states = checkpoint.get("random_of_ranks", [])
-            restore_random_states(states[self.rank] if len(states) == self.size else own)
+
+ALONE = Ranks()
 
 
 @contextmanager
@@ -152,20 +152,18 @@ def joined(device: str) -> Iterator[Ranks]:
     few, and RankLost where the others do not come or one of them goes.
     """
     if not is_one_of_several():
-        yield Ranks()
+        yield ALONE
         return
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if device == "mps":
-        raise DeviceError("trainer.device=mps: it takes part in no run of several processes")
-    if on_gpu:
-        if here > torch.cuda.device_count():
-            raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
-        torch.cuda.set_device(local)
-    if not leads():
-        logging.getLogger("cifar").disabled = True
+    kind = choose_device(device).type
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        if kind == "mps":
+            raise DeviceError("trainer.device=mps: it takes part in no run of several processes, take cpu")
+        if kind == "cuda":
+            if here > torch.cuda.device_count():
+                raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
+            torch.cuda.set_device(local)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
         yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
         error.is_said = not is_first_to_say()
@@ -182,11 +180,11 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def is_first_to_say() -> bool:
-    """Whether no rank has yet said why the run ends."""
+    """Whether no rank has yet said why the run ends; before they have met, one a machine says it."""
     try:
         return dist.distributed_c10d._get_default_store().add("said", 1) == 1
     except (RuntimeError, ValueError):
-        return dist.is_initialized() and dist.get_rank() == 0
+        return os.environ.get("LOCAL_RANK") == "0"
 
 
 def first_line(error: Exception) -> str:

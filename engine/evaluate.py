@@ -1,13 +1,13 @@
 """How well a network does on labelled images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.distributed import Ranks
+from engine.distributed import ALONE, Ranks
 from engine.machine import Precision
 from engine.tta import Views, as_it_is, mean_logits
 
@@ -19,7 +19,6 @@ class Evaluation:
     loss: float
     accuracy: float
     top5_accuracy: float
-    class_accuracy: Sequence[float | None]  # None for a class without images
     images: int
 
 
@@ -30,32 +29,54 @@ def evaluate(
     *,
     precision: Precision,
     views: Views = as_it_is,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Evaluate `model` (left in evaluation mode) on batches (images float32 [B, C, H, W], labels int64 [B]).
 
     With other `views` by the mean of its answers to them. Sums stay on the device until the end. Of several
     `ranks` each has batches of its own, and all get the figures of all of them.
     """
+    loss, correct, top5, seen = 0.0, 0, 0, 0
+    for logits, labels in batches_of_answers(model, batches, precision, views):
+        place = places(logits, labels)
+        loss, seen = loss + F.cross_entropy(logits, labels, reduction="sum"), seen + len(labels)
+        correct, top5 = correct + (place < 1).sum(), top5 + (place < 5).sum()
+    loss, correct, top5, seen = ranks.sums(loss, correct, top5, seen)
+    return Evaluation(
+        loss=float(loss) / seen, accuracy=int(correct) / seen, top5_accuracy=int(top5) / seen, images=int(seen)
+    )
+
+
+def places(logits: Tensor, labels: Tensor) -> Tensor:
+    """At which place each image's class stands among all, by its logit: 0 is the first; int64 [B].
+
+    Equal logits, which are frequent in bf16, stand in the order of the classes, so that evaluation comes to
+    the same on any device; a logit that is no number stands last.
+    """
+    own, classes = logits.gather(1, labels[:, None]), torch.arange(logits.shape[1], device=logits.device)
+    behind = (logits < own) | ((logits == own) & (classes >= labels[:, None]))
+    return logits.shape[1] - behind.sum(1)
+
+
+@torch.no_grad()
+def answers(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: Precision,
+    views: Views = as_it_is,
+) -> tuple[Tensor, Tensor]:
+    """What `model` says of each image: logits float32 [N, K] and, beside them, labels int64 [N], in main memory."""
+    logits, labels = zip(*batches_of_answers(model, batches, precision, views), strict=True)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def batches_of_answers(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision, views: Views
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (logits float32 [B, K], labels int64 [B]) of `model` in evaluation mode."""
     model.eval()
-    loss, top5, seen, correct = 0.0, 0, 0, 0
     for images, labels in batches:
         with precision.autocast():
             logits = mean_logits(model, images, views)
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        best = logits.topk(min(5, logits.shape[1])).indices
-        hits = best == labels[:, None]
-        one_hot = F.one_hot(labels, logits.shape[1])
-        top5, seen, correct = top5 + hits.sum(), seen + one_hot.sum(0), correct + (one_hot * hits[:, :1]).sum(0)
-    if ranks:
-        loss, top5, seen, correct = (ranks.sum(value) for value in (loss, top5, seen, correct))
-    images = int(seen.sum())
-    return Evaluation(
-        loss=float(loss) / images,
-        accuracy=int(correct.sum()) / images,
-        top5_accuracy=int(top5) / images,
-        class_accuracy=[
-            right / total if total else None for right, total in zip(correct.tolist(), seen.tolist(), strict=True)
-        ],
-        images=images,
-    )
+        yield logits, labels

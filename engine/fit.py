@@ -11,7 +11,7 @@ from engine.errors import RunError
 from engine.evaluate import evaluate
 from engine.logging import RunLog
 from engine.machine import Precision
-from engine.signals import StopRequest
+from engine.signals import StopRequest, heed
 from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 
@@ -64,8 +64,7 @@ def fit(
             if "val" in after_epoch and state.is_best(record):
                 checkpoints.save("best", state)
             checkpoints.save("last", state)
-            signal, _ = ranks.agreed(stop.signal, False, now=True)
-            stop.check(signal)
+            heed(ranks.highest(stop.signal))
 
 
 def train_epoch(
@@ -91,7 +90,7 @@ def train_epoch(
         if state.step % steps and (signal or due):
             require_finite(state, epoch_record(state, train))
             checkpoints.save("last", state)
-            stop.check(signal)
+            heed(signal)
     record = epoch_record(state, train)
     require_finite(state, record)
     record["images_per_second"] = (state.take_totals().images - images_before) / (time.perf_counter() - begun)

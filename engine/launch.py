@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 from engine.command import leave
 from engine.errors import RunError
 from engine.overrides import key_of
-from engine.rank import LAUNCH, is_one_of_several, over
+from engine.rank import LAUNCH, is_one_of_several, leads, over
 from engine.resume import quoted
+from engine.rundir import RunDirectory
 from engine.signals import Interrupted, Signals
 
 PORT = 29400  # where machines meet that SLURM has chosen, unless trainer.rendezvous says another
@@ -53,12 +54,16 @@ def launch(config: DictConfig | None) -> None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Any]:
-    """Within, this process is one of the ranks of its run (engine/distributed.py), which may be the only one."""
-    from engine import distributed
+def joined(run: RunDirectory, device: str) -> Iterator[tuple[RunDirectory, Any]]:
+    """Within, this process is one of the ranks of a run (engine/distributed.py), which may be the only one.
 
-    with distributed.joined(device) as ranks:
-        yield ranks
+    The first of them holds the run's directory, and all get its name.
+    """
+    with run.in_use() if leads() else nullcontext():
+        from engine import distributed
+
+        with distributed.joined(device) as ranks:
+            yield ranks.of_first(lambda: run), ranks
 
 
 def count_devices(config: DictConfig) -> int:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from engine.settings import FREE
 
 CONFIDENCE = 0.95
 # Words of a command that say where and when a run computes, rather than what.
-ELSEWHERE = {*FREE, "seed", "sweep", "sweep_on_error", "sweep_jobs_per_gpu"}
+ELSEWHERE = {*FREE, "seed"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def read_runs(directory: Path) -> list[Run]:
 
 
 def varied(runs: Iterable[Run]) -> list[str]:
-    """The keys in which runs differ, in the order in which their commands name them, but for the seed."""
-    runs = list(runs)
+    """The keys in which finished runs differ, in the order in which their commands name them, but for the seed."""
+    runs = [run for run in runs if run.is_finished]
     keys = dict.fromkeys(key for run in runs for key in run.words if key not in ELSEWHERE and not is_hydras(key))
     return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
 
@@ -214,6 +215,8 @@ def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 def as_text(runs: Sequence[Run]) -> str:
     """The table for a terminal, and below it what became of the runs that are not in it."""
+    if not any(run.is_finished for run in runs):
+        return "\n".join(["no run is finished", *unfinished(runs)])
     titles, body = cells(runs)
     widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
     left = len(titles) - len(TITLES)
@@ -246,13 +249,19 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def notes(runs: Sequence[Run]) -> list[str]:
-    """What the table leaves out, a line each."""
-    found = ["accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"]
+    """How to read the table, and what it leaves out."""
+    how = "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
+    return ["", how, *unfinished(runs)]
+
+
+def unfinished(runs: Sequence[Run]) -> list[str]:
+    """A line for each run that has no result."""
+    found = []
     for run in runs:
         if not run.is_finished:
-            reason = f": {run.result['error']}" if "error" in run.result else ""
-            found.append(f"{run.directory.name}: {run.result['status']} after {run.result['epochs']} epochs{reason}")
-    return ["", *found]
+            why = textwrap.shorten(f": {run.result['error']}" if "error" in run.result else "", 200, placeholder=" ...")
+            found.append(f"{run.directory.name}: {run.result['status']} after {run.result['epochs']} epochs{why}")
+    return found
 
 
 # Pictures
@@ -319,12 +328,8 @@ def accuracies(run: Run, held_out: bool) -> list[float]:
     return [record[key] for record in run.records]
 
 
-def write(directory: Path) -> str:
-    """Write leaderboard.csv, leaderboard.md and the pictures into a directory of runs; the table for a terminal."""
-    runs = read_runs(directory)
-    if not any(run.is_finished for run in runs):
-        return "\n".join([f"{directory}: no run is finished", *notes(runs)[2:]])
+def write(runs: Sequence[Run], directory: Path) -> None:
+    """Write leaderboard.csv, leaderboard.md and the pictures of runs, of which one is finished. Raises OSError."""
     (directory / "leaderboard.csv").write_text(as_csv(runs))
     (directory / "leaderboard.md").write_text(as_markdown(runs))
     draw(runs, directory)
-    return as_text(runs)

@@ -1,12 +1,10 @@
 """What a run says and leaves behind: console lines, metrics.jsonl, result.json, TensorBoard."""
 
 import json
-import logging
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,19 +12,13 @@ from torch.utils.tensorboard.summary import hparams, image, scalar
 from tqdm import tqdm
 
 from data.loader import TrainLoader
+from engine.console import say
 from engine.events import EventFile
-from engine.rundir import RunDirectory, write_text
+from engine.rundir import RunDirectory, write_json, write_text
 from engine.signals import Interrupted
 from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
-
-say = logging.getLogger("cifar").info
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is never half written."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
 
 
 def percent(share: float) -> str:
@@ -59,6 +51,7 @@ class RunLog:
         self.records = records
         self.refused: set[str] = set()
         self.events: EventFile | None = None
+        self.has_curves = run.tensorboard.is_dir()  # whether all epochs but perhaps the last are in TensorBoard's files
 
     def __enter__(self) -> "RunLog":
         self.attempt(self.run.overrides.name, self.run.keep_words)
@@ -100,7 +93,7 @@ class RunLog:
         def write() -> None:
             if self.events is None:
                 # The last epoch is written again, since the end of the run may stand at the same step.
-                known = 0 if self.run.tensorboard.name in self.refused else max(len(self.records) - 1, 0)
+                known = max(len(self.records) - 1, 0) if self.has_curves else 0
                 self.events = EventFile(self.run.tensorboard, step=known)
                 for record in self.records[known:]:
                     add_record(self.events, record)
@@ -108,7 +101,8 @@ class RunLog:
             self.events.flush()
 
         was_open = self.events is not None
-        if not self.attempt(self.run.tensorboard.name, write):
+        self.has_curves = self.attempt(self.run.tensorboard.name, write)
+        if not self.has_curves:
             self.close_events()
             if was_open:  # a new file may do, above all if the old one was deleted
                 self.in_tensorboard(add)

@@ -5,6 +5,11 @@ from contextlib import contextmanager
 
 from engine.errors import RunError
 
+HELPS = (
+    "lower trainer.batch_size (auto finds what fits), compute it in parts (trainer.micro_batches=4, the same step), "
+    "take trainer.precision=bf16, or model.checkpointing=true where the network has it"
+)
+
 
 class OutOfMemory(RunError):
     """There is not enough memory; the message is one line that says for what, and what helps."""
@@ -19,15 +24,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_explained(what: str) -> Iterator[None]:
+def memory_explained(what: str, *, helps: str = HELPS) -> Iterator[None]:
     """Within, OutOfMemory is raised in place of what torch says; `what` needed the memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"out of memory with {what}: lower trainer.batch_size (auto finds what fits), compute it in parts "
-            "(trainer.micro_batches=4, the same step), take trainer.precision=bf16, or model.checkpointing=true where "
-            "the network has it"
-        ) from error
+        raise OutOfMemory(f"out of memory with {what}: {helps}") from error

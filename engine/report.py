@@ -1,9 +1,6 @@
 """What a run says of itself at its beginning and at its end."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import Parts
-from engine.evaluate import Evaluation, evaluate
-from engine.logging import percent, say, write_json
+from engine.evaluate import evaluate
+from engine.logging import percent, say
 from engine.machine import describe_device
 from engine.rundir import RunDirectory
 from engine.runtime import git_revision, versions
@@ -39,6 +36,7 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         "effective_lr": optimizer.param_groups[0]["initial_lr"],
         "seed": seed,
         "device": describe_device(machine.device),
+        "processes": parts.ranks.size,
         "precision": machine.precision.name,
         "memory_format": machine.memory_format_name,
         "tried_images_per_second": {str(way): round(speed, 1) for way, speed in speeds.items()},
@@ -53,7 +51,8 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
     if facts["effective_lr"] != facts["lr"]:
         say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     versions_and_batch = f"torch {facts['versions']['torch']}, batches of {facts['batch_size']:,}"
-    say(f"{facts['device']}, {machine}, {versions_and_batch}, seed {seed}")
+    where = f"{facts['device']} in {parts.ranks.size} processes" if parts.ranks.size > 1 else facts["device"]
+    say(f"{where}, {machine}, {versions_and_batch}, seed {seed}")
     if speeds:
         others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine)
         say(f"{machine} was chosen for {speeds[machine]:,.0f} images/s forward and backward; {others}")
@@ -124,16 +123,3 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
         say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
-
-
-def evaluation(file: Path, weights: str, figures: Evaluation, classes: Sequence[str]) -> None:
-    """Say an evaluation's figures, and write them to evaluation.json in the run's directory, or beside the file."""
-    say(f"{file}{'' if weights == 'model' else f', {weights}'}: {figures.images:,} test images")
-    say(f"loss {figures.loss:.4f}, accuracy {percent(figures.accuracy)}, top-5 {percent(figures.top5_accuracy)}")
-    width = max(len(name) for name in classes)
-    for name, accuracy in zip(classes, figures.class_accuracy, strict=True):
-        say(f"  {name:<{width}}  {'no images' if accuracy is None else f'{percent(accuracy):>9}'}")
-    directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    content = asdict(figures) | {"class_accuracy": dict(zip(classes, figures.class_accuracy, strict=True))}
-    write_json(directory / "evaluation.json", {"checkpoint": str(file), "weights": weights, **content})
-    say(f"written to {RunDirectory(directory)}/evaluation.json")

@@ -1,7 +1,6 @@
 """Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -10,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from engine.console import say
 from engine.errors import RunError
-from engine.rank import leads
 
 
 class DirectoryError(RunError):
     """The directory of a run cannot be worked in; the message is one line that says why."""
+
+
+class InUse(DirectoryError):
+    """Another process works in the directory."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,6 +30,11 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text)
     os.replace(part, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that is never half written. Raises OSError."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,6 @@ class RunDirectory:
 
         The lock is the system's, which a process that is killed gives back. Raises DirectoryError.
         """
-        if not leads():  # the first of several processes has it for all of them
-            yield
-            return
         from filelock import FileLock, Timeout  # takes a tenth of a second, which a wrong command need not wait for
 
         lock = FileLock(self.path / ".lock", blocking=False)
@@ -73,7 +79,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
-            raise DirectoryError(f"{self} is in use by another process") from None
+            raise InUse(f"{self} is in use by another process") from None
         except OSError as error:
             raise DirectoryError(f"{self}: nothing can be written there ({error.strerror})") from None
         try:
@@ -94,7 +100,7 @@ class RunDirectory:
     def provide(self) -> None:
         """Make the directory again if somebody has deleted it. Raises OSError."""
         if not self.path.exists():
-            logging.getLogger("cifar").info(f"{self} was deleted: it is made again")
+            say(f"{self} was deleted: it is made again")
         if not self.overrides.exists():
             self.keep_words()
 

@@ -8,6 +8,8 @@ FREE = (
     "resume",
     "resume_force",
     "lr_find",
+    "sweep",
+    "sweep_on_error",
     "trainer.on_nonfinite",
     "trainer.checkpoint_minutes",
     "trainer.checkpoint_every_steps",
@@ -24,11 +26,16 @@ FREE = (
 
 def difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
     """The first setting, apart from `FREE`, in which two configurations differ, in words; None if they agree."""
-    before, after = dict(leaves(saved)), dict(leaves(now))
+    before, after = deciding(saved), deciding(now)
     for name in sorted(before.keys() | after.keys()):
-        if name not in FREE and not name.startswith("expected.") and before.get(name) != after.get(name):
+        if before.get(name) != after.get(name):
             return f"{name} was {before.get(name)} in this run so far and is {after.get(name)} now"
     return None
+
+
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that alter what a run computes, by their dotted names."""
+    return {name: value for name, value in leaves(config) if name not in FREE and not name.startswith("expected.")}
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

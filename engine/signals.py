@@ -41,8 +41,8 @@ class StopRequest(Signals):
             super()._heed(number, frame)
         self.signal = number
 
-    @staticmethod
-    def check(number: int | None) -> None:
-        """Raise Interrupted if a signal of this number has come."""
-        if number is not None:
-            raise Interrupted(number)
+
+def heed(number: int | None) -> None:
+    """Raise Interrupted if there is a signal."""
+    if number is not None:
+        raise Interrupted(number)

@@ -1,13 +1,12 @@
 """One optimizer update."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from engine.distributed import Ranks
+from engine.distributed import ALONE, Ranks
 from engine.machine import Precision
 from engine.sam import SAM, keep_buffers
 from engine.state import TrainState
@@ -36,7 +35,7 @@ class TrainStep:
     max_grad_norm: float
     max_weight_norm: float
     skip_nonfinite: bool
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = ALONE
     whole: Callable[[int], int] | None = None
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
@@ -78,9 +77,9 @@ class TrainStep:
         network, size = state.replica or state.model, self.ranks.size
         count = len(images) if size == 1 else self.whole(state.step)
         parts = max(min(self.micro_batches, count // size // 2), 1)
-        cut = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+        cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
         for number, (part, part_targets) in enumerate(cut, start=1):
-            with self.ranks.without_sum(network) if number < parts else nullcontext():
+            with self.ranks.part_of_batch(network, last=number == parts):
                 with self.precision.autocast():
                     logits, *auxiliary = as_tuple(network(part))
                     loss = self.mean_loss(logits, part_targets)

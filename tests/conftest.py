@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
+from engine import build
 from engine.command import register_resolvers
 from engine.rundir import RunDirectory
 
@@ -49,6 +50,12 @@ def composed(*overrides: str, config_name: str = "config", hydra: bool = False) 
     """The configuration that these overrides make."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(config_name, overrides=list(overrides), return_hydra_config=hydra)
+
+
+def rebuilt(checkpoint: dict[str, Any], tta: DictConfig | None = None) -> tuple[build.Trained, build.Unseen]:
+    """The network of a checkpoint, and the images that its training did not use."""
+    trained = build.trained(checkpoint, weights=None, device="cpu", tta=tta)
+    return trained, build.unseen(checkpoint, trained, eval_batch_size=None, root=None)
 
 
 def option_names(group: str) -> list[str]:

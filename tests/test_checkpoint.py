@@ -43,7 +43,7 @@ def test_weights_of_a_wrapped_network_are_read_as_its_own(train, prefix):
     content["state"]["model"] = {f"{prefix}{name}": value for name, value in plain.items()}
     write(run.directory.last, content)
     assert list(read(run.directory.last)["state"]["model"]) == list(plain)
-    found = build.trained(read(run.directory.last), weights=None, device="cpu", eval_batch_size=None, root=None)
+    found = build.trained(read(run.directory.last), weights=None, device="cpu")
     assert all(torch.equal(value, plain[name]) for name, value in found.model.state_dict().items())
 
 
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_does_not_describe_what_it_holds(train, spoil, said):
     checkpoint = train("trainer.max_epochs=1").checkpoint()
     spoil(checkpoint)
     with pytest.raises(CheckpointError, match=f"does not describe what it holds: .*{said}"):
-        build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+        build.trained(checkpoint, weights=None, device="cpu")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
@@ -121,5 +121,5 @@ def test_a_checkpoint_that_does_not_describe_what_it_holds(train, spoil, said):
 def test_a_processor_evaluates_in_fp32_what_a_gpu_trained_in_its_own_precision(train, precision, given):
     checkpoint = train("trainer.max_epochs=1").checkpoint() | {"precision": precision}
     checkpoint["config"]["trainer"]["precision"] = precision if given == "the same" else given
-    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    found = build.trained(checkpoint, weights=None, device="cpu")
     assert found.precision.name == "fp32"

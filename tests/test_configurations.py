@@ -3,6 +3,7 @@
 import math
 from contextlib import suppress
 
+import pytest
 import torch
 from conftest import composed, option_names
 from hypothesis import HealthCheck, given, settings
@@ -96,7 +97,7 @@ def train_a_step(config: DictConfig) -> None:
     for average in state.averages.values():
         average.update(state.model, epoch=1)
     for images, _ in loaders.test:
-        assert sum(weight for weight, _ in build.instantiate(config.tta)(images)) == 1
+        assert sum(weight for weight, _ in build.instantiate(config.tta)(images)) == pytest.approx(1)
         break
 
 

@@ -50,6 +50,7 @@ def test_gradients_in_bfloat16():
         torch.manual_seed(0)
         module = copy.deepcopy(described).to_empty(device="cpu").to(memory_format=torch.channels_last)
         module._forward_pre_hooks.clear()
+        module.requires_grad_()  # also one that a network does not train
         module.reset_parameters()
         images = torch.randn(2, *shape).to(memory_format=torch.channels_last)
         direction = torch.randn_like(module(images))

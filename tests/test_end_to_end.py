@@ -3,15 +3,17 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, composed
+from conftest import ROOT, SMALL, composed, option_names, rebuilt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.shapes import shapes
@@ -82,12 +84,16 @@ def test_train_then_evaluate(command, tmp_path):
         evaluated = command("evaluate.py", f"checkpoint={argument}")
         assert evaluated.returncode == 0, evaluated.stderr
         figures = json.loads((run / "evaluation.json").read_text())
-        assert figures["loss"] == result["test_loss"]
+        assert figures["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
         assert figures["accuracy"] == result["test_accuracy"]
         assert figures["top5_accuracy"] == result["test_top5_accuracy"]
-        assert set(figures["class_accuracy"]) >= {"disk", "triangle", "flower"}
-    command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}")
-    assert json.loads((run / "evaluation.json").read_text())["accuracy"] == result["test_accuracy_last"]
+        assert set(figures["classes"]) >= {"disk", "triangle", "flower"}
+        assert f"accuracy {100 * result['test_accuracy']:.2f} %" in evaluated.stdout
+        assert f"{100 * result['test_accuracy']:.2f} %" in (run / "report.html").read_text()
+    command("evaluate.py", f"checkpoint={run / 'checkpoints' / 'last.pt'}", "every_tta=true")
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert figures["accuracy"] == figures["tta"]["none"]["accuracy"] == result["test_accuracy_last"]
+    assert sorted(figures["tta"]) == option_names("tta")
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
 
 
@@ -103,14 +109,9 @@ def test_without_validation_images_the_last_epoch_is_the_result(train):
 def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
     ended = command("train.py", "-m", *SMALL, "trainer.max_epochs=1", "scheduler=step,cosine", "seed=0,1")
     assert ended.returncode == 0, ended.stderr
-    runs = sorted((tmp_path / "multirun").glob("*/*/[0-9]*"))
-    results = [json.loads((run / "result.json").read_text()) for run in runs]
-    assert [(result["scheduler"], result["seed"]) for result in results] == [
-        ("step", 0),
-        ("step", 1),
-        ("cosine", 0),
-        ("cosine", 1),
-    ]
+    results = [json.loads(file.read_text()) for file in (tmp_path / "multirun").glob("*/*/*/result.json")]
+    found = sorted((result["scheduler"], result["seed"]) for result in results)
+    assert found == [("cosine", 0), ("cosine", 1), ("step", 0), ("step", 1)]
 
 
 def test_jobs_of_one_process_read_their_data_once(monkeypatch):
@@ -203,7 +204,6 @@ def test_a_loss_that_is_no_number_ends_the_run(train, capsys):
 def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target):
     import torch
 
-    from engine import build
     from engine.checkpoint import CheckpointError, read
 
     run = train("trainer.max_epochs=1")
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_asks_for_other_code_is_refused(train, section, target
     content["config"][section]["_target_"] = target
     torch.save(content, run.directory.best)
     with pytest.raises(CheckpointError, match=f"the checkpoint asks for {target}, which conf/ does not name"):
-        build.trained(read(run.directory.best), weights=None, device="cpu", eval_batch_size=None, root=None)
+        rebuilt(read(run.directory.best))
 
 
 # The README
@@ -236,11 +236,15 @@ def test_the_readmes_commands_start(tmp_path, monkeypatch):
     (run / ".hydra" / "overrides.yaml").write_text("[]")
     torch.save({}, run / "checkpoints" / "last.pt")
     Path("photos").mkdir()
+    for name in "abc":
+        shutil.copytree(run, tmp_path / "multirun" / name)
     checked = 0
     for line in readme_commands():
         words = shlex.split(line)
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+        elif words[:2] == ["python", "-m"]:
+            assert find_spec(words[2]), line
         elif words[0] == "python":
             assert words[1] in {"train.py", "evaluate.py"}
             monkeypatch.setattr(sys, "argv", words[1:])
@@ -271,6 +275,22 @@ def test_options_of_ones_own_directory(command, tmp_path):
     assert "model=mine: no such option" in ended.stderr
     ended = command("evaluate.py", "checkpoint='my run'", "root=elsewhere")
     assert "root=elsewhere: the data set of this run is not read from a directory" in ended.stderr
+    (tmp_path / "my run" / "evaluation.json").mkdir()
+    ended = command("evaluate.py", "checkpoint='my run'")
+    assert ended.returncode == 1
+    assert "top-5" in ended.stdout
+    assert ended.stderr == "evaluate.py: my run/evaluation.json could not be written (Is a directory)\n"
+
+
+def test_a_reader_who_leaves_stops_nothing(tmp_path):
+    """As in `python train.py | head -1`."""
+    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=3", "hydra.run.dir=run"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.slow
@@ -289,6 +309,6 @@ def test_a_compiled_network_trains_as_any_other(train):
         directory=compiled.directory.path,
     )
     assert further.result["epochs"] == 3
-    found = build.trained(further.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None)
-    figures = evaluate(found.model, found.test, precision=found.precision)
+    found, images = rebuilt(further.checkpoint())
+    figures = evaluate(found.model, images.test, precision=found.precision)
     assert figures.accuracy == further.result["test_accuracy_last"]

@@ -197,9 +197,9 @@ def test_a_run_from_a_gpu_goes_on_upon_a_processor_in_fp32(precision):
 def test_evaluation_computes_as_training_did(train, trials, no_trial):
     checkpoint = train(*AUTO).checkpoint()
     no_trial()
-    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    found = build.trained(checkpoint, weights=None, device="cpu")
     assert found.precision.name == "fp32"
-    assert found.test.normalize.memory_format == torch.contiguous_format
+    assert found.normalize.memory_format == torch.contiguous_format
 
 
 def test_evaluation_tries_nothing_whatever_the_checkpoint_says(train, trials, no_trial):
@@ -207,7 +207,7 @@ def test_evaluation_tries_nothing_whatever_the_checkpoint_says(train, trials, no
     checkpoint = train(*AUTO).checkpoint() | {"precision": "auto", "memory_format": "auto"}
     checkpoint["config"]["optimizer"]["_target_"] = "os.system"
     no_trial()
-    found = build.trained(checkpoint, weights=None, device="cpu", eval_batch_size=None, root=None)
+    found = build.trained(checkpoint, weights=None, device="cpu")
     assert found.precision.name == precisions(CPU)[0]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine import batch_size, build
 from engine.batch_size import largest_batch
 from engine.checkpoint import CheckpointError, Checkpoints, read, read_newest, write
 from engine.events import EventFile
+from engine.logging import RunLog
 from engine.machine import machines
 from engine.memory import OutOfMemory, memory_explained
 from engine.rundir import DirectoryError, RunDirectory
@@ -339,6 +341,26 @@ def test_a_directory_that_was_deleted_is_made_again_with_its_words(tmp_path, cap
 
 
 # TensorBoard's files
+
+
+def record_after(records: list[dict[str, float]]) -> dict[str, float]:
+    """The figures of one more epoch."""
+    figures = {"train_loss": 1.0, "train_accuracy": 0.5, "learning_rate": 0.1, "images_per_second": 1.0}
+    return {"epoch": len(records) + 1, "seconds": 1.0, **figures}
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 5])
+def test_a_deleted_directory_loses_no_point_of_a_curve(tmp_path, epochs):
+    run, records = RunDirectory(tmp_path / "run"), []
+    for beginning in (True, False):  # and once more, as it is when a run goes on
+        with RunLog(run, {}, records) as log:
+            for _ in range(epochs):
+                log.epoch(record_after(records), max_epochs=20)
+            if beginning:
+                shutil.rmtree(run.path)
+            log.epoch(record_after(records), max_epochs=20)
+        expected = [(epoch, 1.0) for epoch in range(1, len(records) + 1)]
+        assert points(run.tensorboard)["loss/train"] == expected
 
 
 def points(directory: Path) -> dict[str, list[tuple[int, float]]]:

@@ -16,9 +16,13 @@ from bench import fuzz
 from bench.fuzz import TARGETS, Target, outcome
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_valid_files_are_read_and_no_two_spoilt_ones_are_alike(name, tmp_path):
-    target = TARGETS[name]
+@pytest.fixture(params=TARGETS, scope="module")
+def target(request) -> Target:
+    """Each target."""
+    return TARGETS[request.param]()
+
+
+def test_valid_files_are_read_and_no_two_spoilt_ones_are_alike(target, tmp_path):
     endings = [outcome(target, content, tmp_path) for content in target.valid]
     assert "read" in endings
     assert set(endings) <= {"read", "refused"}, "pieces of a file may be refused"
@@ -28,10 +32,9 @@ def test_valid_files_are_read_and_no_two_spoilt_ones_are_alike(name, tmp_path):
     assert len(set(spoilt) & {target.spoilt(1, number) for number in range(200)}) < 20
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_hundreds_of_spoilt_files_are_read_or_refused(name, tmp_path):
+def test_hundreds_of_spoilt_files_are_read_or_refused(target, tmp_path):
     """The command does this for as long as one likes."""
-    outcomes = [outcome(TARGETS[name], TARGETS[name].spoilt(0, number), tmp_path) for number in range(600)]
+    outcomes = [outcome(target, target.spoilt(0, number), tmp_path) for number in range(600)]
     assert set(outcomes) == {"read", "refused"}
     assert outcomes.count("refused") > 300
     assert outcomes.count("read") > 10
@@ -56,7 +59,7 @@ def misbehaving(file: Path) -> None:
 
 def test_what_is_neither_read_nor_refused_is_counted_and_more_is_read(monkeypatch):
     monkeypatch.setattr(fuzz, "HANGS_SECONDS", 0.3)
-    target = replace(TARGETS["cifar"], read=misbehaving, refusal=ValueError)
+    target = replace(TARGETS["cifar"](), read=misbehaving, refusal=ValueError)
     monkeypatch.setattr(Target, "spoilt", lambda self, seed, number: bytes([number % 64]))
     tally = fuzz.fuzz(target, minutes=0.05, seed=0, workers=2)
     assert min(tally.read, tally.refused) > 40
@@ -77,7 +80,7 @@ def long_complaint(file: Path) -> None:
 def test_a_reader_that_finds_much_is_not_taken_for_one_that_hangs(monkeypatch):
     """What it has found must not wait, in a pipe of 64 kB, for the end of the reader."""
     monkeypatch.setattr(fuzz, "HANGS_SECONDS", 1)
-    tally = fuzz.fuzz(replace(TARGETS["cifar"], read=long_complaint), minutes=0.08, seed=0, workers=1)
+    tally = fuzz.fuzz(replace(TARGETS["cifar"](), read=long_complaint), minutes=0.08, seed=0, workers=1)
     assert tally.hung == []
     assert len(tally.exceptions) == tally.inputs > 300
 
@@ -91,15 +94,15 @@ def test_the_command_prints_its_table_and_a_file_of_its_number(command):
         figures = dict(zip(head.split("|")[1:-1], row.split("|")[1:-1], strict=True))
         figures = {key.strip(): value.strip().replace(",", "") for key, value in figures.items()}
         assert figures["target"] == name
-        assert int(figures["read"]) + int(figures["refused"]) == int(figures["inputs"]) > 100
+        assert int(figures["read"]) + int(figures["refused"]) == int(figures["inputs"]) > 30
         assert [figures[key] for key in ("other exceptions", "signals", "hung")] == ["0"] * 3
     written = subprocess.run(
         [sys.executable, "-m", "bench.fuzz", "--write", "7", "--seed", "3", "cifar"], cwd=ROOT, capture_output=True
     )
-    assert written.stdout == TARGETS["cifar"].spoilt(3, 7)
+    assert written.stdout == TARGETS["cifar"]().spoilt(3, 7)
 
 
 def test_a_target_that_is_none_is_named(command):
     ended = command("-m", "bench.fuzz", "cfar", cwd=ROOT)
     assert ended.returncode == 2
-    assert "there is no target cfar: cifar" in ended.stderr
+    assert "there is no target cfar: cifar, checkpoint" in ended.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import composed, option_names
+from conftest import composed, option_names, rebuilt
 from test_options import tiny_splits
 from test_resume import figures, interrupt_after, same
 
@@ -85,8 +85,8 @@ def test_a_run_on_the_gpu_and_its_evaluation_on_the_processor(train):
     run = train("trainer.device=cuda", "trainer.precision=auto", "trainer.memory_format=auto")
     assert run.result["status"] == "finished"
     assert len(run.result["tried_images_per_second"]) == 2 * len(precisions(CUDA))
-    found = build.trained(run.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None)
-    figures = evaluate(found.model, found.test, precision=found.precision)
+    found, images = rebuilt(run.checkpoint())
+    figures = evaluate(found.model, images.test, precision=found.precision)
     assert figures.accuracy == pytest.approx(run.result["test_accuracy_last"], abs=0.05)  # of 100 images
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import composed, option_names
+from conftest import composed, option_names, rebuilt
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as VF
@@ -82,6 +82,62 @@ def test_the_final_test_and_evaluation_see_the_same_views(train):
     assert run.result["test_loss"] != plain.result["test_loss"]
     assert (run.result["tta"], plain.result["tta"]) == ("flip_shift", "none")
     for given, result in ((None, run), (composed("tta=none").tta, plain)):
-        found = build.trained(run.checkpoint(), weights=None, device="cpu", eval_batch_size=None, root=None, tta=given)
-        figures = evaluate(found.model, found.test, precision=found.precision, views=found.views)
+        found, images = rebuilt(run.checkpoint(), tta=given)
+        figures = evaluate(found.model, images.test, precision=found.precision, views=found.views)
         assert figures.loss == result.result["test_loss"]
+
+
+class Pixels(nn.Module):
+    """Answers with what it has seen: the image itself, averaged over places as a pooling head does."""
+
+    def forward(self, images):
+        return images.mean((2, 3))
+
+
+@pytest.mark.parametrize("padding", [2, 4])
+def test_crops_are_torchvisions_of_the_padded_image(padding):
+    images, model = torch.randn(4, 3, SIZE, SIZE), network()
+    padded = VF.pad(images, padding, padding_mode="reflect")
+    for option, theirs in (("five_crop", VF.five_crop), ("ten_crop", VF.ten_crop)):
+        expected = torch.stack([model(view) for view in theirs(padded, SIZE)]).mean(0)
+        found = mean_logits(model, images, views(f"tta={option}", f"tta.padding={padding}"))
+        torch.testing.assert_close(found, expected)
+
+
+def test_scales():
+    images = torch.randn(2, 3, SIZE, SIZE)
+    seen = list(views("tta=multi_scale", "tta.scales=[1,1.5,2]")(images))
+    assert [view.shape[2:] for _, view in seen] == [(size, size) for size in (32, 32, 48, 48, 64, 64)]
+    assert torch.equal(seen[0][1], images)
+    theirs = VF.resize(images, [48, 48], interpolation=VF.InterpolationMode.BICUBIC, antialias=True)
+    torch.testing.assert_close(seen[2][1], theirs)
+    torch.testing.assert_close(seen[3][1], theirs.flip(3))
+
+
+def test_dense_is_the_whole_padded_image():
+    images = torch.randn(2, 3, SIZE, SIZE)
+    (_, first), (_, second) = views("tta=dense", "tta.padding=5")(images)
+    torch.testing.assert_close(first, VF.pad(images, 5, padding_mode="reflect"))
+    torch.testing.assert_close(second, first.flip(3))
+
+
+@pytest.mark.parametrize(("height", "width", "count"), [(32, 32, 48), (32, 40, 144), (64, 32, 144)])
+def test_144_crops(height, width, count):
+    """As many as in the paper, squares of the shorter side, mirrored in pairs, and a constant image stays constant."""
+    seen = list(views("tta=crops_144")(torch.randn(2, 3, height, width)))
+    assert len(seen) == count
+    assert {tuple(view.shape[2:]) for _, view in seen} == {(32, 32)}
+    for (weight, view), (other_weight, mirrored) in zip(seen[::2], seen[1::2], strict=True):
+        assert weight == other_weight == pytest.approx(1 / count)
+        assert torch.equal(mirrored, view.flip(3))
+    constant = torch.full((1, 3, height, width), 0.7)
+    torch.testing.assert_close(mean_logits(Pixels(), constant, views("tta=crops_144")), torch.full((1, 3), 0.7))
+
+
+def test_the_first_corner_at_the_smallest_scale_is_torchvisions():
+    images = torch.randn(2, 3, SIZE, SIZE)
+    larger = VF.resize(images, [37, 37], interpolation=VF.InterpolationMode.BICUBIC, antialias=True)
+    expected = VF.ten_crop(larger, SIZE)[:4]
+    found = [view for _, view in views("tta=crops_144")(images)][0:8:2]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,60 @@
+"""What a report is made of: parts that are looked at on request, each with its place in every output."""
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A small picture as base64 of PNG, with lines of text below it."""
+
+    picture: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: rows of a table, of which the first are titles, a picture as base64 of PNG, small ones."""
+
+    title: str
+    note: str = ""
+    rows: Sequence[Sequence[str]] = ()
+    picture: str = ""
+    tiles: Sequence[Tile] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a report: plain data under a name in evaluation.json, lines for the terminal, sections of the page."""
+
+    name: str
+    content: dict[str, Any]
+    lines: Sequence[str]
+    sections: Sequence[Section]
+
+
+def embedded(figure: "Figure") -> str:
+    """A picture as the base64 of its PNG."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it; the tables have the name
+        figure.savefig(file, dpi=130, format="png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def embedded_pixels(pixels: np.ndarray) -> str:
+    """An image uint8 [C, H, W], of one channel or three, as the base64 of its PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,82 @@
+"""What a network gets right and wrong, as pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine import metrics, plot
+from engine.examine.figures import Examined
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MISTAKES = 40
+NUMBERED = 20  # classes at most whose confusion is written as numbers, too
+
+
+def confusion(examined: Examined) -> "Figure":
+    """The confusion matrix, each row in shares of its class."""
+    counts, names = examined.confusion, examined.classes
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = min(2.5 + 0.42 * len(names), 12)
+    canvas, (axes,) = plot.figure(width=size, height=size)
+    axes.grid(visible=False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = max(4, min(9, 400 / len(names)))
+    # Names are names, not formulas between dollar signs.
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=small, parse_math=False)
+    axes.set_xlabel("taken for", color=plot.INK)
+    axes.set_ylabel("class", color=plot.INK)
+    if len(names) <= NUMBERED:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else plot.INK
+                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
+    return canvas
+
+
+def reliability(networks: Sequence[Examined]) -> "Figure":
+    """Accuracy against confidence: on the diagonal a network is as often right as it says."""
+    canvas, (axes,) = plot.figure(width=5, height=4.4)
+    axes.plot([0, 1], [0, 1], color=plot.GREY, linewidth=1, linestyle="--")
+    for number, network in enumerate(networks):
+        bins = [one for one in network.reliability if one.images]
+        sizes = [6 + 120 * one.images / len(network.labels) for one in bins]
+        confidence, accuracy = [one.confidence for one in bins], [one.accuracy for one in bins]
+        colour = plot.COLOURS[number % len(plot.COLOURS)]
+        axes.plot(confidence, accuracy, color=colour, linewidth=1.5, label=network.name)
+        axes.scatter(confidence, accuracy, s=sizes, color=colour, clip_on=False, zorder=3)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel("confidence (larger points: more images)", color=plot.INK)
+    axes.set_ylabel("accuracy", color=plot.INK)
+    if len(networks) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return canvas
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image uint8 [C, H, W], what it is, what it was taken for, and how sure the network was of that."""
+
+    pixels: np.ndarray
+    label: str
+    taken: str
+    confidence: float
+
+
+def worst_mistakes(examined: Examined, count: int = MISTAKES) -> list[Mistake]:
+    """The images that the network is surest of and wrong about, the surest first."""
+    confidence, taken = np.exp(metrics.log_probabilities(examined.logits).max(1)), metrics.predicted(examined.logits)
+    wrong = np.flatnonzero(~examined.right)
+    return [
+        Mistake(
+            examined.images.images[int(index)].cpu().numpy(),
+            examined.classes[examined.labels[index]],
+            examined.classes[taken[index]],
+            float(confidence[index]),
+        )
+        for index in wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    ]

@@ -1,0 +1,151 @@
+"""Sweeps: each job in a directory that follows from its configuration, and what they came to.
+
+python -m engine.sweep multirun/NAME prints the table of a sweep at any time, also while it runs.
+
+The same command with the same `sweep=` goes on: a finished job is skipped, an interrupted one resumed, and a failed one
+runs again. No torch here.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from engine.console import say
+from engine.memory import memory_explained
+from engine.overrides import reason
+from engine.rundir import InUse, RunDirectory, write_json, write_text
+from engine.settings import deciding
+from engine.signals import Interrupted, Signals
+
+LONGEST = 100  # characters of what a directory's name says of a job
+STOPPED = ".stopped"  # is in the directory of a sweep that shall begin no further job
+
+Work = Callable[[DictConfig, RunDirectory], None]
+
+
+def identity(config: DictConfig) -> str:
+    """Eight hexadecimal digits that follow from all settings which alter what a job computes, and from nothing else."""
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
+    )
+    return hashlib.sha256(json.dumps(deciding(plain), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def job_directory(*, _root_: DictConfig) -> str:
+    """The name of a job's directory: its settings as a person reads them, and its identity.
+
+    A job that has a directory keeps it, whatever else the command now says.
+    """
+    if OmegaConf.is_missing(_root_.hydra.job, "override_dirname"):
+        return "job"  # it is only looked at
+    digits = identity(_root_)
+    there = sorted(Path(str(_root_.hydra.sweep.dir)).glob(f"*-{digits}"))
+    if there:
+        return there[0].name
+    said = re.sub(r"[^\w.=,+-]+", "_", str(_root_.hydra.job.override_dirname)).strip("_")
+    return f"{said[:LONGEST] or 'job'}-{digits}"
+
+
+def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
+    """Do one job of a sweep if there is anything to do; one that fails says why, and does not end the sweep.
+
+    Raises Interrupted.
+    """
+    model = HydraConfig.get().runtime.choices.model
+    try:
+        with Signals(), run.in_use():
+            if (run.path.parent / STOPPED).exists():
+                say(f"{run}: not begun, since another job failed")
+            elif run.status == "finished":
+                say(f"{run}: finished already")
+            else:
+                say(f"{run}{': going on' if run.newest else ''}")
+                config.resume = str(run.path) if run.newest else None
+                try:
+                    with memory_explained(f"model={model}"):
+                        work(config, run)
+                except Exception as error:
+                    if isinstance(error, Interrupted):
+                        raise
+                    failed(run, error, stop=config.sweep_on_error == "stop")
+    except InUse:
+        say(f"{run}: another process is at it")
+
+
+def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
+    """Keep what went wrong in a job's directory, and say it."""
+    said = " ".join(reason(error).split()) or type(error).__name__
+    print(f"{run}: failed: {said}", file=sys.stderr, flush=True)
+    try:
+        write_text(run.path / "traceback.txt", "".join(traceback.format_exception(error)))
+        found = json.loads(run.result.read_text()) if run.result.exists() else {"epochs": 0}
+        write_json(run.result, found | {"status": "failed", "error": said})
+        if stop:
+            (run.path.parent / STOPPED).touch()
+    except OSError as trouble:
+        print(f"{run}: that could not be written ({trouble.strerror})", file=sys.stderr, flush=True)
+
+
+class Table(Callback):
+    """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """A sweep that was stopped by a failed job begins again."""
+        self.begun = time.time()
+        (Path(config.hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Print the table; exit with status 1 if a job has failed since the sweep began."""
+        directory = Path(config.hydra.sweep.dir)
+        show(directory)
+        runs = [RunDirectory(file.parent) for file in sorted(directory.glob("*/result.json"))]
+        lost = [run for run in runs if run.status == "failed" and run.result.stat().st_mtime >= self.begun]
+        if lost:
+            names = ", ".join(run.path.name for run in lost)
+            print(f"train.py: {len(lost)} of {len(runs)} jobs failed: {names}", file=sys.stderr)
+            raise SystemExit(1)
+
+
+def show(directory: Path) -> None:
+    """Print the table of a sweep and, where there is something in it, write it with its pictures."""
+    from engine import leaderboard
+
+    runs = leaderboard.read_runs(directory)
+    print(f"\n{leaderboard.as_text(runs)}", flush=True)
+    if any(run.is_finished for run in runs):
+        try:
+            leaderboard.write(runs, directory)
+            print(f"\nwritten to {RunDirectory(directory)}: leaderboard.md, leaderboard.csv, pictures", flush=True)
+        except OSError as error:
+            print(f"\n{RunDirectory(directory)}: nothing can be written there ({error.strerror})", flush=True)
+
+
+def which_sweep(directory: Path) -> str:
+    """The setting that means the sweep in a directory."""
+    named = directory.parent == Path("multirun")
+    return f"sweep={directory.name}" if named else f"hydra.sweep.dir={directory}"
+
+
+def main() -> None:
+    """The table of the sweep that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m engine.sweep", description="What the runs of a sweep came to.")
+    parser.add_argument("directory", type=Path, help="of the sweep, as multirun/NAME")
+    directory = parser.parse_args().directory
+    if not next(directory.rglob("result.json"), None):
+        parser.exit(2, f"python -m engine.sweep: {directory}: there are no runs\n")
+    show(directory)
+
+
+if __name__ == "__main__":
+    main()

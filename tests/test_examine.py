@@ -1,0 +1,195 @@
+"""The report of trained networks: figures, tables, pictures, the page."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import rebuilt
+from test_metrics import KINDS, answers
+
+import evaluate
+from data.dataset import Images
+from engine import examine, metrics
+from engine.checkpoint import read
+from engine.evaluate import places
+from engine.examine import pictures, tables
+from engine.examine.figures import Examined, NotComparable, comparison, together
+from engine.examine.page import page
+
+
+def network(kind: str = "random", *, classes: list[str] | None = None, channels: int = 3) -> Examined:
+    """A network with such answers, to images of chance."""
+    logits, labels = answers(kind)
+    classes = classes or [f"class {number}" for number in range(logits.shape[1])]
+    images = torch.randint(0, 256, (len(labels), channels, 32, 32), generator=torch.Generator().manual_seed(0))
+    shown = Images(images.to(torch.uint8), torch.from_numpy(labels))
+    few = min(200, len(labels))
+    return Examined(
+        name="a network",
+        file=Path("run/checkpoints/best.pt"),
+        weights="model",
+        classes=classes,
+        images=shown,
+        held_out=shown.subset(torch.arange(few)),
+        logits=logits,
+        labels=labels,
+        val=(logits[:few], labels[:few]),
+        parameters=1234,
+        images_per_second=1000.0,
+    )
+
+
+class Text(HTMLParser):
+    """What a page shows, and what it would load."""
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.words, self.sources, self.open = [], [], []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data.strip())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
+    one = replace(network(kind), file=tmp_path / "checkpoints" / "best.pt")
+    examine.report([one])
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert figures["accuracy"] == one.right.mean()
+    assert sum(map(sum, figures["confusion"])) == len(one.labels)
+    text = Text((tmp_path / "report.html").read_text())
+    assert text.open == []
+    assert all(source.startswith("data:image/png;base64,") for source in text.sources), "nothing comes from elsewhere"
+    for shown in (
+        tables.interval(figures),
+        f"{figures['loss']:.4f}",
+        f"{figures['brier_score']:.4f}",
+        f"{100 * figures['expected_calibration_error']:.2f} %",
+        f"{figures['calibrated']['brier_score']:.4f}",
+    ):
+        assert shown in text.words
+    for pair in figures["most_confused"]:
+        assert pair["taken_for"] in text.words
+    assert len(text.sources) == 2 + min(40, (~one.right).sum())
+
+
+def test_names_of_classes_are_text_and_not_markup(tmp_path):
+    names = ["<script>alert(1)</script>", "a & b", "猫", "class 3", "x" * 60, "$5 \\alpha_", "%s {0}"]
+    text = Text(page([network(classes=names)]))
+    assert set(names) <= set(text.words)
+    assert "script" not in text.open
+
+
+def test_of_many_classes_those_that_do_worst_are_listed():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 100, 3000), rng.normal(0, 1, (3000, 100)).astype(np.float32)
+    logits[np.arange(3000), labels] += np.linspace(0, 5, 100)[labels]
+    one = replace(network(), classes=[f"{number}" for number in range(100)], labels=labels, logits=logits)
+    rows = tables.class_rows(one)
+    assert rows[0][0] == "the 20 classes that it knows least"
+    assert len(rows) == 21
+    f1 = [float(row[-1].removesuffix(" %")) for row in rows[1:]]
+    assert f1 == sorted(f1)
+    assert max(f1) <= min(100 * its["f1"] for name, its in one.figures["classes"].items() if name > "50") + 40
+    assert pictures.confusion(one).axes
+
+
+def test_without_held_out_images_there_is_no_temperature():
+    one = replace(network(), val=None)
+    assert one.figures["calibrated"] is None
+    assert "with temperature" not in " ".join([*tables.one(one), page([one])])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_surest_mistakes_come_first(channels):
+    one = network(channels=channels)
+    mistakes = pictures.worst_mistakes(one)
+    sure = [mistake.confidence for mistake in mistakes]
+    assert sure == sorted(sure, reverse=True)
+    assert len(sure) == min(pictures.MISTAKES, (~one.right).sum())
+    assert sure[0] == np.exp(metrics.log_probabilities(one.logits).max(1))[~one.right].max()
+    shown = [mistake.pixels.tobytes() for mistake in mistakes]
+    for image, label, taken in zip(one.images.images, one.labels, one.logits.argmax(1), strict=True):
+        if image.numpy().tobytes() in shown:
+            mistake = mistakes[shown.index(image.numpy().tobytes())]
+            assert (mistake.label, mistake.taken) == (one.classes[label], one.classes[taken])
+            assert label != taken
+    assert {mistake.taken for mistake in mistakes} <= set(Text(page([one])).words)
+
+
+def test_networks_side_by_side():
+    first, second = network(), replace(network("ties"), name="another", labels=network().labels)
+    both = together([first, second])
+    assert both.figures["calibrated"]["fitted_on"] == 200
+    assert both.parameters == 2468
+    assert both.images_per_second == pytest.approx(500)
+    beside = comparison(first, second)
+    assert beside["difference"] == pytest.approx(second.right.mean() - first.right.mean())
+    same = (first.logits.argmax(1) == second.logits.argmax(1)).mean()
+    assert beside["agreement"] == pytest.approx(same)
+    lines = list(tables.several([first, second, both]))
+    assert f"{100 * beside['difference']:+.2f}" in lines[3]
+    text = Text(page([first, second, both]))
+    assert {"a network", "another", "ensemble of 2", "Confusion matrix: another"} <= set(text.words)
+
+
+def test_an_ensemble_of_networks_with_other_held_out_images_has_no_temperature():
+    first = network()
+    second = replace(first, name="another", held_out=Images(first.held_out.images + 1, first.held_out.labels))
+    assert together([first, second]).figures["calibrated"] is None
+
+
+@pytest.mark.parametrize("change", ["images", "labels", "number", "classes"])
+def test_networks_are_only_compared_on_the_same_images(change):
+    first = network()
+    images, labels = first.images.images, first.images.labels
+    others = {
+        "images": {"images": Images(images.flip(0), labels)},
+        "labels": {"images": Images(images, (labels + 1) % 7)},
+        "number": {"images": Images(images[1:], labels[1:])},
+        "classes": {"classes": [*first.classes[1:], first.classes[0]]},
+    }
+    with pytest.raises(NotComparable, match="a network and another were not tested on the same images"):
+        examine.report([first, replace(first, name="another", **others[change])])
+
+
+def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsys):
+    """From checkpoints to the files, in the directory that holds both."""
+    caplog.set_level("INFO")
+    runs = [train(f"seed={seed}", "trainer.max_epochs=1", "regularization=[ema]") for seed in (0, 1)]
+    paths = [str(run.directory.path) for run in runs]
+    networks = []
+    for name, file in evaluate.find_checkpoints(paths).items():
+        trained, images = rebuilt(read(file))
+        networks.append(examine.examined(trained, images, file, name))
+        assert len(networks[-1].val[1]) == 10
+    examine.report(networks)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    for run, network_ in zip(runs, networks, strict=True):
+        assert content["networks"][network_.name]["accuracy"] == run.result["test_accuracy"]
+    assert f"{runs[0].directory.path.name}" in networks[0].name
+    assert "ensemble of 2" in caplog.text
+
+
+def test_places_among_equal_logits_and_what_is_no_number():
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, float("nan"), 1.0]])
+    assert places(logits, torch.tensor([0, 1, 0, 1])).tolist() == [0, 1, 2, 3]
+    for kind in KINDS:
+        values, labels = answers(kind)
+        found = places(torch.from_numpy(values), torch.from_numpy(labels))
+        for count in (1, 5):
+            assert (found < count).double().mean() == pytest.approx(metrics.top_accuracy(values, labels, count))

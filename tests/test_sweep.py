@@ -1,0 +1,359 @@
+"""Sweeps: a directory for each configuration, jobs that fail, sweeps that go on; and the table of what they came to."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL, composed
+from omegaconf import OmegaConf
+from scipy import stats
+
+from engine import leaderboard, sweep
+from engine.errors import RunError
+from engine.rundir import RunDirectory
+from engine.signals import Interrupted
+
+# Identity
+
+
+def job_of(*overrides: str, name: str = "x=1", directory: str = "nowhere"):
+    """A job's whole configuration, as Hydra has it when it asks for the directory."""
+    config = composed(*overrides, hydra=True)
+    OmegaConf.set_readonly(config, False)
+    config.hydra.job.override_dirname = name
+    config.hydra.sweep.dir = directory
+    return config
+
+
+def test_identity_follows_from_what_alters_the_result_and_nothing_else():
+    first = sweep.identity(job_of("model=resnet20"))
+    assert first == sweep.identity(job_of("model=resnet20", "trainer.device=cpu", "sweep=other", "dataset.root=here"))
+    assert first == sweep.identity(job_of("seed=0", "model=resnet20", "trainer.batch_size=128"))
+    others = ("seed=1", "model=resnet32", "optimizer.lr=0.2", "regularization=[]", "augmentation.crop.padding=2")
+    assert len({first, *(sweep.identity(job_of(other)) for other in others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("model=lenet5,seed=0", "model=lenet5,seed=0"),
+        ("regularization=[weight_decay,mixup],seed=3", "regularization=_weight_decay,mixup_,seed=3"),
+        ("dataset.root=/a b/ü$(touch x)", "dataset.root=_a_b_ü_touch_x"),
+        ("a=../../b", "a=.._.._b"),
+        ("", "job"),
+        ("k=" + "v" * 999, "k=" + "v" * 98),
+    ],
+)
+def test_names_of_directories_can_be_read_and_lead_nowhere_else(said, name):
+    found = sweep.job_directory(_root_=job_of(name=said))
+    assert found.rpartition("-")[0] == name
+    assert len(found.rpartition("-")[2]) == 8
+
+
+def test_a_job_keeps_its_directory_whatever_the_command_calls_it(tmp_path):
+    config = job_of(name="seed=0", directory=str(tmp_path))
+    (tmp_path / sweep.job_directory(_root_=config)).mkdir()
+    config.hydra.job.override_dirname = "model=resnet20,seed=0"
+    assert sweep.job_directory(_root_=config).startswith("seed=0-")
+
+
+# One job
+
+
+@pytest.fixture
+def do(monkeypatch, tmp_path):
+    """Do a job of a sweep with some other work in place of training."""
+    monkeypatch.setattr(
+        sweep.HydraConfig, "get", lambda: OmegaConf.create({"runtime": {"choices": {"model": "lenet5"}}})
+    )
+    done = []
+
+    def run(work=lambda config, run: None, *, name="job", on_error="continue") -> list[str | None]:
+        def noting(config, run):
+            done.append(config.resume)
+            work(config, run)
+
+        config = OmegaConf.create({"resume": None, "sweep_on_error": on_error})
+        sweep.job(config, RunDirectory(tmp_path / name), noting)
+        return done
+
+    return run
+
+
+def fail(config, run):
+    """What goes wrong."""
+    raise RunError("in\ntwo lines")
+
+
+def test_a_finished_job_is_not_done_again(do, tmp_path):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "result.json").write_text('{"status": "finished"}')
+    assert do() == []
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_any_other_job_goes_on_from_its_checkpoint_if_it_has_one(do, tmp_path, status):
+    (tmp_path / "job" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "job" / "result.json").write_text(json.dumps({"status": status}))
+    assert do() == [None]
+    (tmp_path / "job" / "checkpoints" / "last.pt").touch()
+    assert do() == [None, str(tmp_path / "job")]
+
+
+def test_a_job_that_fails_leaves_its_reason_and_the_next_one_begins(do, tmp_path, capsys):
+    assert do(fail) == [None]
+    result = json.loads((tmp_path / "job" / "result.json").read_text())
+    assert result == {"status": "failed", "error": "in two lines", "epochs": 0}
+    assert "RunError: in\ntwo lines" in (tmp_path / "job" / "traceback.txt").read_text()
+    assert capsys.readouterr().err.endswith("/job: failed: in two lines\n")
+    assert do(name="next") == [None, None]
+    assert RunDirectory(tmp_path / "job").status == "failed"
+
+
+def test_a_mistake_in_the_program_is_no_reason_to_end_a_sweep_either(do, tmp_path):
+    do(lambda config, run: 1 / 0)
+    assert RunDirectory(tmp_path / "job").status == "failed"
+    assert "ZeroDivisionError" in (tmp_path / "job" / "traceback.txt").read_text()
+
+
+def test_what_a_run_had_written_stays_beside_the_reason(do, tmp_path):
+    def work(config, run):
+        run.result.write_text('{"status": "failed", "epochs": 7, "params": 5}')
+        raise RunError("diverged")
+
+    do(work)
+    result = json.loads((tmp_path / "job" / "result.json").read_text())
+    assert result == {"status": "failed", "epochs": 7, "params": 5, "error": "diverged"}
+
+
+def test_where_it_is_asked_for_nothing_begins_behind_a_failure_until_the_command_is_given_again(do, tmp_path):
+    do(fail, on_error="stop")
+    assert do(name="next", on_error="stop") == [None]
+    assert not (tmp_path / "next").exists()
+    sweep.Table().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert do(name="next", on_error="stop") == [None, None]
+
+
+def test_a_job_that_another_process_is_at_is_left_alone(do, tmp_path):
+    with RunDirectory(tmp_path / "job").in_use():
+        assert do() == []
+
+
+def test_a_signal_ends_the_sweep(do, tmp_path):
+    def work(config, run):
+        raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        do(work)
+    assert not (tmp_path / "job" / "result.json").exists()
+
+
+# The whole
+
+
+def sweep_command(cwd: Path, *words: str) -> list[str]:
+    """The words of a sweep on the small images."""
+    return [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *words]
+
+
+def done(cwd: Path, *words: str) -> subprocess.CompletedProcess:
+    """A sweep from its beginning to its end."""
+    return subprocess.run(sweep_command(cwd, *words), cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def left(directory: Path) -> dict[str, object]:
+    """What a sweep leaves that does not depend on the clock, by the names of its jobs."""
+    found = {}
+    for file in sorted(directory.glob("*/checkpoints/last.pt")):
+        run = RunDirectory(file.parent.parent)
+        state = torch.load(file, weights_only=True)["state"]
+        records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        figures = [{key: record[key] for key in ("train_loss", "val_loss", "val_accuracy")} for record in records]
+        found[run.path.name] = (state["model"], figures, json.loads(run.result.read_text())["test_accuracy"])
+    return found
+
+
+def test_a_sweep_that_was_killed_goes_on_with_the_same_command(tmp_path):
+    """And ends as one that was not; with one more value, only that is new."""
+    for name in ("killed", "undisturbed"):
+        (tmp_path / name).mkdir()
+    words = ("seed=0,1,2", "trainer.max_epochs=4", "sweep=seeds")
+    with subprocess.Popen(sweep_command(tmp_path / "killed", *words), cwd=tmp_path / "killed") as process:
+        place, until = tmp_path / "killed" / "multirun" / "seeds", time.monotonic() + 120
+        while process.poll() is None and len(list(place.glob("*/checkpoints/last.pt"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.kill()
+    again = done(tmp_path / "killed", *words)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished already") + again.stdout.count("going on") >= 2
+    undisturbed = done(tmp_path / "undisturbed", *words)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    found, expected = (left(tmp_path / name / "multirun" / "seeds") for name in ("killed", "undisturbed"))
+    assert found.keys() == expected.keys()
+    assert len(found) == 3
+    for name in expected:
+        assert found[name][1:] == expected[name][1:]
+        assert all(torch.equal(value, expected[name][0][key]) for key, value in found[name][0].items())
+    more = done(tmp_path / "killed", "seed=0,1,2,3", "trainer.max_epochs=4", "sweep=seeds")
+    assert more.returncode == 0, more.stderr
+    assert more.stdout.count("finished already") == 3
+    assert len(left(place)) == 4
+
+
+def test_a_job_that_fails_among_others(tmp_path):
+    """It is named at the end, the others are in the table, and the status is 1; the table can be had again."""
+    words = ("optimizer.lr=0.01,1000", "regularization.weight_decay.rate=1", "scheduler=constant", "sweep=rates")
+    ended = done(tmp_path, *words)
+    assert ended.returncode == 1
+    place = tmp_path / "multirun" / "rates"
+    (lost,) = [file.parent for file in place.glob("*/traceback.txt")]
+    assert lost.name.startswith("optimizer.lr=1000-")
+    said = ended.stderr.splitlines()
+    assert said[0].startswith(f"multirun/rates/{lost.name}: failed: the train loss became")
+    assert said[1:] == [f"train.py: 1 of 2 jobs failed: {lost.name}"]
+    assert json.loads((lost / "result.json").read_text())["status"] == "failed"
+    assert len((place / "leaderboard.csv").read_text().splitlines()) == 2
+    assert sorted(file.name for file in place.glob("*.png")) == [
+        f"leaderboard_{name}.png" for name in ("curves", "parameters", "time")
+    ]
+    table = subprocess.run(
+        [sys.executable, "-m", "engine.sweep", str(place)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert table.returncode == 0, table.stderr
+    assert f"{lost.name}: failed after 0 epochs: the train loss" in table.stdout
+    assert "written to" in table.stdout
+
+
+@pytest.mark.slow
+def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
+    """With a share of the cores each; one that fails is named here as well."""
+    words = ("optimizer.lr=0.01,0.02,1000", "regularization.weight_decay.rate=1", "scheduler=constant", "sweep=rates")
+    for name, more in (("beside", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")), ("behind", ())):
+        (tmp_path / name).mkdir()
+        ended = done(tmp_path / name, *words, *more)
+        assert ended.returncode == 1
+        assert "train.py: 1 of 3 jobs failed: optimizer.lr=1000-" in ended.stderr
+    found, expected = (left(tmp_path / name / "multirun" / "rates") for name in ("beside", "behind"))
+    assert {name: figures[1] for name, figures in found.items()} == {
+        name: figures[1] for name, figures in expected.items()
+    }
+    assert len(found) == 2
+
+
+def test_where_there_are_no_runs_there_is_no_table(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "engine.sweep", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (2, f"python -m engine.sweep: {tmp_path}: there are no runs\n")
+
+
+# The table
+
+
+def finished(directory: Path, words: list[str], seed: int, test: float, val: float | None, **more: object) -> None:
+    """What a finished run leaves, with such accuracies."""
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / ".hydra" / "overrides.yaml").write_text(json.dumps([*words, f"seed={seed}"]))
+    result = {
+        "status": "finished",
+        "model": "resnet20",
+        "seed": seed,
+        "test_accuracy": test,
+        "chosen_weights": "model",
+        "params": 10,
+        "multiply_adds": 20_000_000,
+        "images_per_second": 100.0 + seed,
+        "seconds": 60.0 * (seed + 1),
+        "epochs": 2,
+        **({"val_accuracy": val} if val is not None else {}),
+        **more,
+    }
+    (directory / "result.json").write_text(json.dumps(result))
+    records = [
+        {"epoch": epoch, "train_accuracy": test / 2, **({"val_accuracy": val} if val else {})} for epoch in (1, 2)
+    ]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+ACCURACIES = {"a": [0.70, 0.72, 0.74], "b": [0.81, 0.80, 0.85], "c": [0.60, 0.66]}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three configurations: two with three seeds, one with two."""
+    for name, accuracies in ACCURACIES.items():
+        for seed, accuracy in enumerate(accuracies):
+            words = [f"optimizer={name}", "trainer.max_epochs=2"]
+            finished(tmp_path / f"{name}{seed}", words, seed, accuracy, accuracy + 0.01)
+    return leaderboard.read_runs(tmp_path)
+
+
+def test_rows_are_configurations_the_best_in_validation_first(runs):
+    found = leaderboard.rows(runs)
+    assert [row.settings for row in found] == [("b",), ("a",), ("c",)]
+    assert leaderboard.varied(runs) == ["optimizer"]
+    figures = leaderboard.numbers(found[0], found[0])
+    assert figures["test_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]))
+    assert figures["test_accuracy_std"] == pytest.approx(np.std(ACCURACIES["b"], ddof=1))
+    assert figures["val_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]) + 0.01)
+    assert (figures["seeds"], figures["images_per_second"], figures["seconds"]) == (3, 101, 120)
+    assert figures["difference"] is None
+
+
+def test_differences_with_the_same_seeds_are_those_of_pairs(runs):
+    best, other, _ = leaderboard.rows(runs)
+    figures = leaderboard.numbers(other, best)
+    interval = stats.ttest_rel(ACCURACIES["a"], ACCURACIES["b"]).confidence_interval()
+    assert figures["difference"] - figures["difference_ci"] == pytest.approx(interval.low)
+    assert figures["difference"] + figures["difference_ci"] == pytest.approx(interval.high)
+
+
+def test_differences_with_other_seeds_are_welchs(runs):
+    best, _, other = leaderboard.rows(runs)
+    figures = leaderboard.numbers(other, best)
+    interval = stats.ttest_ind(ACCURACIES["c"], ACCURACIES["b"], equal_var=False).confidence_interval()
+    assert figures["difference"] - figures["difference_ci"] == pytest.approx(interval.low)
+    assert figures["difference"] + figures["difference_ci"] == pytest.approx(interval.high)
+
+
+def test_of_a_single_seed_there_is_no_deviation(tmp_path):
+    for name, accuracy in (("a", 0.5), ("b", 0.6)):
+        finished(tmp_path / name, [f"optimizer={name}"], 0, accuracy, None)
+    runs = leaderboard.read_runs(tmp_path)
+    figures = leaderboard.numbers(*leaderboard.rows(runs)[::-1])
+    assert (figures["test_accuracy_std"], figures["difference_ci"], figures["val_accuracy"]) == (None, None, None)
+    assert figures["difference"] == pytest.approx(0.1)
+    assert "+10.00" in leaderboard.as_text(runs)
+
+
+def test_the_accuracy_in_validation_is_that_of_the_weights_that_were_chosen(tmp_path):
+    finished(tmp_path / "a", [], 0, 0.5, 0.6, chosen_weights="ema", val_accuracy_ema=0.7)
+    (run,) = leaderboard.read_runs(tmp_path)
+    assert run.val_accuracy == 0.7
+
+
+def test_text_markdown_and_numbers_say_the_same(runs, tmp_path):
+    text, markdown, table = leaderboard.as_text(runs), leaderboard.as_markdown(runs), leaderboard.as_csv(runs)
+    assert "82.00 +- 2.65" in text
+    assert "| b | 3 | 83.00 +- 2.65 | 82.00 +- 2.65 | - | 10 | 20.0 M | 101 | 2:00 |" in markdown
+    titles, *rows = [line.split(",") for line in table.splitlines()]
+    assert float(rows[0][titles.index("test_accuracy")]) == pytest.approx(0.82)
+    assert [row[0] for row in rows] == ["b", "a", "c"]
+    leaderboard.write(runs, tmp_path)
+    for name in ("parameters", "time", "curves"):
+        assert (tmp_path / f"leaderboard_{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_is_not_finished_is_named_and_not_counted(runs, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "result.json").write_text('{"status": "failed", "epochs": 1, "error": "why"}')
+    again = leaderboard.read_runs(tmp_path)
+    assert leaderboard.as_csv(again) == leaderboard.as_csv(runs)
+    assert "d: failed after 1 epochs: why" in leaderboard.as_text(again)
