@@ -52,10 +52,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: Any = None) -> None:
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     try:
-        with (
-            RunLog(run, facts, state.records, silent=not parts.ranks.leads) as log,
-            memory_explained(report.what_computes(facts)),
-        ):
+        with RunLog(run, facts, state.records) as log, memory_explained(report.what_computes(facts)):
             if state.step == 0:
                 log.first_batch(train)
             report.say(f"set up in {time.perf_counter() - begun:.1f} s")

@@ -58,7 +58,7 @@ class Ours:
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
         self.network, self.batch_size, self.epochs = network, batch_size, 0
-        self.log = RunLog(self.run, {}, self.parts.state.records, silent=not ranks.leads)
+        self.log = RunLog(self.run, {}, self.parts.state.records)
 
     @staticmethod
     def config(network: str, *, batch_size: int, images: int) -> DictConfig:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data.loader import TrainLoader
 from engine.console import say
 from engine.events import EventFile
+from engine.rank import leads
 from engine.rundir import RunDirectory, write_json, write_text
 from engine.signals import Interrupted
 from engine.state import TrainState, suffix
@@ -39,14 +40,11 @@ class RunLog:
     `facts` go into result.json beside the figures; `records` are the figures of the epochs so far,
     one dict each, which the state of the run keeps and this adds to. A resumed run goes on with the
     same files. What cannot be written is said once, and training goes on; as soon as it can, the
-    files are whole again. One that is `silent`, as of all ranks but the first, keeps the records alone.
+    files are whole again. Of several processes the first writes, the others keep the records alone.
     """
 
-    def __init__(
-        self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]], *, silent: bool = False
-    ):
+    def __init__(self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]]):
         self.run = run
-        self.silent = silent
         self.facts = facts
         self.records = records
         self.refused: set[str] = set()
@@ -69,7 +67,7 @@ class RunLog:
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Write something that a run can do without; if that fails, say so, but only once in a row."""
-        if self.silent:
+        if not leads():
             return True
         try:
             self.run.provide()
@@ -137,9 +135,8 @@ class RunLog:
         epoch, first_step = divmod(state.step, steps)
         begun = shown = time.perf_counter()
         title = f"epoch {epoch + 1}/{max_epochs}"
-        with tqdm(
-            desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=self.silent or None
-        ) as bar:
+        hidden = None if leads() else True  # None: where there is no terminal
+        with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=hidden) as bar:
             for batch in batches:
                 yield batch
                 bar.update()

@@ -1,24 +1,33 @@
 """One run in several processes: the same result as in one, and one end for all."""
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, composed, train_in
+from test_command import answer
 from test_loader import NORMALIZE, OPERATIONS, numbered
 from test_resume import figures, same
 
 from data.loader import TrainLoader, share
 from data.mixing.cutmix import CutMix
 from data.mixing.mixup import Mixup
-from engine.launch import first_host
+from engine.errors import RunError
+from engine.launch import first_host, meeting_place
+
+PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once for all of them
+PROCESSES.set_forkserver_preload(["torch", "hydra", "hypothesis", "pytest", "train", "engine.fit", "engine.report"])
 
 # 97 images in batches of 31: no number of processes divides one of them.
 SETTINGS = (
@@ -35,14 +44,54 @@ SETTINGS = (
 MASKED = "regularization=[weight_decay,dropout,mixup,ema]"
 
 
-def train(*words: str, directory: Path, begun: bool = False, by: tuple[str, ...] = ()):
-    """Run train.py in a directory, or only start it."""
-    command = [sys.executable, *by, str(ROOT / "train.py"), *SETTINGS, *words]
-    command += [] if any(word.startswith("resume=") for word in words) else [f"hydra.run.dir={directory}"]
+class Group:
+    """The ranks of one run as processes of their own, in a directory, without a launcher."""
+
+    def __init__(self, count: int, *words: str, directory: Path):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        self.errors = directory.with_suffix(".errors")
+        ranks = [(rank, count, port, directory, self.errors, words) for rank in range(count)]
+        self.ranks = [PROCESSES.Process(target=be_rank, args=arguments, daemon=True) for arguments in ranks]
+        for rank in self.ranks:
+            rank.start()
+
+    def is_running(self) -> bool:
+        """Whether none has ended."""
+        return all(rank.is_alive() for rank in self.ranks)
+
+    def end(self) -> list[int | None]:
+        """The exit status of each, None of one that does not end within a minute."""
+        for rank in self.ranks:
+            rank.join(60)
+        return [rank.exitcode for rank in self.ranks]
+
+
+def be_rank(rank: int, count: int, port: int, directory: Path, errors: Path, words: tuple[str, ...]) -> None:
+    """Train as one of several processes; the first has the directory."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank)}
+    sys.stderr = open(errors, "a")  # noqa: SIM115
+    train_in(directory if rank == 0 else directory.parent, *SETTINGS, *words)
+
+
+def command(*words: str, directory: Path, by: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Start train.py as a user would."""
+    words = (*by, str(ROOT / "train.py"), *SETTINGS, *words)
+    words += () if any(word.startswith("resume=") for word in words) else (f"hydra.run.dir={directory}",)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if begun:
-        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *words], env=environment, text=True, **pipes)
+
+
+def wait_for(what: Callable[[], bool], goes_on: Callable[[], bool]) -> None:
+    """Until something is the case; what is to bring it about must go on meanwhile."""
+    until = time.monotonic() + 60
+    while not what():
+        assert goes_on()
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def records(directory: Path) -> list[dict]:
@@ -93,19 +142,69 @@ def test_the_shares_of_all_ranks_are_the_batches_of_one(mixings):
             assert torch.equal(torch.cat([own for _, own in part]), targets)
 
 
-def test_one_two_and_three_processes_give_one_curve(tmp_path):
-    for count in (1, 2, 3):
-        ended = train(f"trainer.devices={count}", directory=tmp_path / str(count))
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.count("epoch 2/2") == 1, "one of them speaks"
-    alone, *others = (records(tmp_path / str(count)) for count in (1, 2, 3))
-    for other in others:
-        assert [record.keys() for record in other] == [record.keys() for record in alone]
-        for mine, theirs in zip(alone, other, strict=True):
-            assert mine == pytest.approx(theirs, abs=1e-4, rel=1e-4)
-    first, second = (weights(tmp_path / name)["model"] for name in "13")
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4, msg=name)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[int, Path]:
+    """The directories of the same run in one, two and three processes."""
+    place = tmp_path_factory.mktemp("runs")
+    groups = {count: Group(count, directory=place / str(count)) for count in (1, 2, 3)}
+    for count, group in groups.items():
+        assert group.end() == [0] * count
+    return {count: place / str(count) for count in groups}
+
+
+def require_same_curve(found: Path, wanted: Path) -> None:
+    """Two runs must have come to the same up to rounding."""
+    assert len(records(found)) == len(records(wanted)) == 2
+    for mine, theirs in zip(records(found), records(wanted), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4, rel=1e-4)
+    mine, theirs = weights(found)["model"], weights(wanted)["model"]
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_give_the_curve_of_one(runs, count):
+    require_same_curve(runs[count], runs[1])
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])
+def test_a_run_goes_on_with_another_number_of_processes(runs, before, after, tmp_path):
+    run = shutil.copytree(runs[before], tmp_path / "run")
+    (run / "checkpoints" / "last.pt").unlink()  # the one before is of the first epoch
+    assert Group(after, f"resume={run}", f"trainer.devices={after}", directory=run).end() == [0] * after
+    require_same_curve(run, runs[1])
+
+
+def test_on_a_signal_to_any_of_them_all_stop_at_one_step_and_go_on_bitwise(tmp_path):
+    """With three processes: only from three on does the order of sums depend on where in a message they stand."""
+    words = (MASKED, "trainer.max_epochs=6", "trainer.checkpoint_every_steps=1")
+    undisturbed, stopped = (tmp_path / name for name in ("undisturbed", "stopped"))
+    assert Group(3, *words, directory=undisturbed).end() == [0, 0, 0]
+    group = Group(3, *words, directory=stopped)
+    wait_for((stopped / "checkpoints" / "previous.pt").exists, group.is_running)
+    os.kill(group.ranks[1].pid, signal.SIGINT)
+    assert group.end() == [130, 130, 130]
+    assert weights(stopped)["step"] < weights(undisturbed)["step"]
+    assert Group(3, *words, f"resume={stopped}", directory=stopped).end() == [0, 0, 0]
+    assert same((weights(stopped), records(stopped)), (weights(undisturbed), records(undisturbed)))
+
+
+def test_where_one_is_killed_the_others_end_at_once_and_one_says_so(tmp_path):
+    group = Group(3, "trainer.max_epochs=1000", directory=tmp_path / "run")
+    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists, group.is_running)
+    group.ranks[1].kill()
+    killed = time.monotonic()
+    assert group.end() == [1, -signal.SIGKILL, 1]
+    assert time.monotonic() - killed < 20
+    (said,) = group.errors.read_text().splitlines()
+    assert "another process of this run has ended" in said
+
+
+def test_all_diverge_together_and_one_says_so(tmp_path):
+    group = Group(2, "optimizer.lr=1000", "optimizer.momentum=0.99", directory=tmp_path / "run")
+    assert group.end() == [1, 1]
+    (said,) = group.errors.read_text().splitlines()
+    assert "learning rate" in said
 
 
 def child_of(process: subprocess.Popen, rank: int) -> int:
@@ -116,81 +215,76 @@ def child_of(process: subprocess.Popen, rank: int) -> int:
     raise AssertionError("there is no such process")
 
 
-def wait_for(what, process: subprocess.Popen) -> None:
-    """Until something is the case; the process must go on meanwhile."""
-    until = time.monotonic() + 60
-    while not what():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+def test_a_killed_process_is_started_again_and_the_result_is_that_of_an_undisturbed_run(tmp_path):
+    words = (MASKED, "trainer.max_epochs=6", "trainer.checkpoint_every_steps=1")
+    undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
+    process = command("trainer.devices=2", "trainer.max_restarts=1", *words, directory=killed)
+    assert Group(2, *words, directory=undisturbed).end() == [0, 0]
+    wait_for((killed / "checkpoints" / "previous.pt").exists, lambda: process.poll() is None)
+    os.kill(child_of(process, 1), signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert said.count("epoch 6/6") == 1, "one of them speaks"
+    assert same((weights(killed), records(killed)), (weights(undisturbed), records(undisturbed)))
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_runs_go_on_bitwise(tmp_path):
-    """With three processes: only from three on does the order of sums depend on where in a message they stand."""
-    words = ("trainer.devices=3", "trainer.max_epochs=4", MASKED, "trainer.checkpoint_every_steps=1")
-    assert train(*words, directory=tmp_path / "undisturbed").returncode == 0
-    undisturbed = weights(tmp_path / "undisturbed"), records(tmp_path / "undisturbed")
-
-    killed = train(*words, "trainer.max_restarts=1", directory=tmp_path / "killed", begun=True)
-    wait_for((tmp_path / "killed" / "checkpoints" / "previous.pt").exists, killed)
-    os.kill(child_of(killed, 1), signal.SIGKILL)
-    said, _ = killed.communicate(timeout=60)
-    assert killed.returncode == 0
-    assert said.count("epoch 4/4") == 1
-    assert same((weights(tmp_path / "killed"), records(tmp_path / "killed")), undisturbed)
-
-    stopped = train(*words, directory=tmp_path / "stopped", begun=True)
-    wait_for((tmp_path / "stopped" / "checkpoints" / "previous.pt").exists, stopped)
-    stopped.send_signal(signal.SIGINT)
-    said, trouble = stopped.communicate(timeout=60)
-    assert (stopped.returncode, trouble) == (130, "")
-    assert said.count("to go on: python train.py resume=") == 1
-    assert train(*words, f"resume={tmp_path / 'stopped'}", directory=tmp_path).returncode == 0
-    assert same((weights(tmp_path / "stopped"), records(tmp_path / "stopped")), undisturbed)
-
-
-def test_a_process_that_is_killed_ends_all_with_one_line(tmp_path):
-    process = train("trainer.devices=2", "trainer.max_epochs=1000", directory=tmp_path / "run", begun=True)
-    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists, process)
+def test_a_killed_process_ends_all_with_one_line(tmp_path):
+    process = command("trainer.devices=2", "trainer.max_epochs=1000", directory=tmp_path / "run")
+    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists, lambda: process.poll() is None)
     os.kill(child_of(process, 1), signal.SIGKILL)
-    begun = time.monotonic()
     _, trouble = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 20
     assert process.returncode == 1
     assert "process 1 of 2 was killed by SIGKILL; to go on: resume=" in trouble.splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_stops_all_and_one_says_how_to_go_on(tmp_path):
+    process = command("trainer.devices=2", "trainer.max_epochs=1000", directory=tmp_path / "run")
+    wait_for((tmp_path / "run" / "checkpoints" / "last.pt").exists, lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    said, trouble = process.communicate(timeout=60)
+    assert (process.returncode, trouble) == (130, "")
+    assert said.count("to go on: python train.py resume=") == 1
+
+
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "said"),
     [
-        (("optimizer.lr=1000", "optimizer.momentum=0.99", "trainer.max_restarts=2"), 1, "learning rate"),
-        (("trainer.batch_size=auto",), 2, "train.py: trainer.devices=2: trainer.batch_size=auto"),
-        (("trainer.compile=true",), 2, "train.py: trainer.devices=2: trainer.compile=true"),
-        (("lr_find=true",), 2, "train.py: trainer.devices=2: lr_find=true"),
-        (("trainer.nodes=2",), 2, "train.py: trainer.nodes=2: trainer.rendezvous=HOST:PORT"),
+        ("trainer.batch_size=auto", "trainer.devices=2: trainer.batch_size=auto"),
+        ("trainer.compile=true", "trainer.devices=2: trainer.compile=true"),
+        ("lr_find=true", "trainer.devices=2: lr_find=true"),
+        ("-m seed=0,1", "trainer.devices=2: each job of a sweep has one process"),
+        ("trainer.nodes=2", "trainer.devices=2: hydra.run.dir=... must name a directory"),
     ],
 )
-def test_what_cannot_be_is_one_line(words, status, said, tmp_path):
-    ended = train("trainer.devices=2", *words, directory=tmp_path / "run")
-    assert (ended.returncode, len(ended.stderr.splitlines())) == (status, 1), ended.stderr
-    assert said in ended.stderr
+def test_what_cannot_be_is_one_line(words, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert said in answer("train.py", f"trainer.devices=2 {words}", monkeypatch, capsys)
 
 
+def test_several_machines_must_know_where_they_meet(monkeypatch):
+    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RunError, match="must say where they meet"):
+        meeting_place(composed("trainer.nodes=2"), 2)
+    assert meeting_place(composed("trainer.rendezvous=here:1"), 2) == "here:1"
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+
+
+@pytest.mark.slow
 def test_torchrun_trains_and_says_a_mistake_once(tmp_path):
-    torchrun = (
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=localhost:0",
-    )
-    ended = train(directory=tmp_path / "run", by=torchrun)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("epoch 2/2") == 1
-    ended = train("trainer.max_epoch=3", directory=tmp_path / "wrong", by=torchrun)
-    assert ended.returncode == 1
-    assert ended.stderr.count("train.py: trainer.max_epoch: no such key") == 1
+    by = (*TORCHRUN, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+    process = command(directory=tmp_path / "run", by=by)
+    said, trouble = process.communicate(timeout=120)
+    assert process.returncode == 0, trouble
+    assert said.count("epoch 2/2") == 1
+    process = command("trainer.max_epoch=3", directory=tmp_path / "wrong", by=by)
+    _, trouble = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert trouble.count("train.py: trainer.max_epoch: no such key") == 1
 
 
 @pytest.mark.parametrize(
