@@ -309,7 +309,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
     """
     ranks = ranks or ALONE
-    saved, _ = ranks.of_first(partial(read_newest, run)) if config.resume else (None, None)
+    saved, _ = ranks.of_first(lambda: read_newest(run) if config.resume else (None, None))
     with described():
         possible = possible_machines(config, saved)  # before the data are read, or even downloaded
     images = splits(config, keep=keep_data)

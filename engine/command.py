@@ -84,9 +84,11 @@ def command_line(config_name: str) -> DictConfig | None:
 
 def going_on(overrides: Sequence[str]) -> list[str]:
     """The words of a command whose processes begin again: those that go on with what the first ones left."""
-    place = next((word for word in overrides if key_of(word) == "hydra.run.dir"), None)
-    run = RunDirectory(Path(parse(place).value())) if place else None
-    return in_place_of_directory(overrides, run) if run and run.newest else list(overrides)
+    given = {key_of(word): word for word in overrides}
+    if "resume" in given or "hydra.run.dir" not in given:
+        return list(overrides)
+    run = RunDirectory(Path(parse(given["hydra.run.dir"]).value()))
+    return in_place_of_directory(overrides, run) if run.newest else list(overrides)
 
 
 def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: argparse.Namespace) -> None:

@@ -139,7 +139,9 @@ def run(config: DictConfig, devices: int, nodes: int, place: str) -> None:
         rank, failure = error.get_first_failure()
         died = failure.exitcode < 0
         how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else "ended with an error"
-        raise Ended(f"process {rank} of {devices * nodes} {how}; to go on: resume={config.hydra.run.dir}") from None
+        directory = RunDirectory(Path(config.resume or config.hydra.run.dir))
+        what_next = f"; to go on: {directory.to_go_on}" if directory.newest else ""
+        raise Ended(f"process {rank} of {devices * nodes} {how}{what_next}") from None
     except SignalException as stop:
         raise Interrupted(stop.sigval) from None
     except (RendezvousError, OSError) as error:

@@ -12,7 +12,7 @@ LAUNCH = "CIFAR_LAUNCH"
 
 def is_one_of_several() -> bool:
     """Whether other processes take part in the run that this one computes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def leads() -> bool:

@@ -76,11 +76,11 @@ def be_rank(rank: int, count: int, port: int, directory: Path, errors: Path, wor
     train_in(directory if rank == 0 else directory.parent, *SETTINGS, *words)
 
 
-def command(*words: str, directory: Path, by: tuple[str, ...] = ()) -> subprocess.Popen:
+def command(*words: str, directory: Path, by: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
     """Start train.py as a user would."""
     words = (*by, str(ROOT / "train.py"), *SETTINGS, *words)
     words += () if any(word.startswith("resume=") for word in words) else (f"hydra.run.dir={directory}",)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, *words], env=environment, text=True, **pipes)
 
@@ -235,7 +235,7 @@ def test_a_killed_process_ends_all_with_one_line(tmp_path):
     os.kill(child_of(process, 1), signal.SIGKILL)
     _, trouble = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "process 1 of 2 was killed by SIGKILL; to go on: resume=" in trouble.splitlines()[-1]
+    assert "process 1 of 2 was killed by SIGKILL; to go on: python train.py resume=" in trouble.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -271,12 +271,38 @@ def test_several_machines_must_know_where_they_meet(monkeypatch):
     assert meeting_place(composed("trainer.rendezvous=here:1"), 2) == "here:1"
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+@pytest.mark.slow
+def test_a_machine_that_dies_and_comes_back_goes_on_with_the_others(tmp_path):
+    """Two agents of torchrun, as two machines have them, of which one is killed with its process, and begins anew."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"--rdzv-endpoint=localhost:{free.getsockname()[1]}"
+    several = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=run", where)
+    words = (MASKED, "trainer.max_epochs=6", "trainer.checkpoint_every_steps=1")
+    undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
+
+    def machine() -> subprocess.Popen:
+        environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        by = ("-m", "torch.distributed.run", *several)
+        return command(*words, "resume=auto", f"hydra.run.dir={killed}", directory=killed, by=by, **environment)
+
+    stays = machine()
+    time.sleep(1)  # so that it is the one where they meet
+    goes = machine()
+    wait_for((killed / "checkpoints" / "previous.pt").exists, lambda: stays.poll() is None)
+    child = int(Path(f"/proc/{goes.pid}/task/{goes.pid}/children").read_text().split()[0])
+    for process in (goes.pid, child):
+        os.kill(process, signal.SIGKILL)
+    back = machine()
+    assert Group(2, *words, directory=undisturbed).end() == [0, 0]
+    said = [process.communicate(timeout=120) for process in (stays, back)]
+    assert (stays.returncode, back.returncode) == (0, 0), said
+    assert same((weights(killed), records(killed)), (weights(undisturbed), records(undisturbed)))
 
 
 @pytest.mark.slow
 def test_torchrun_trains_and_says_a_mistake_once(tmp_path):
-    by = (*TORCHRUN, "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+    by = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
     process = command(directory=tmp_path / "run", by=by)
     said, trouble = process.communicate(timeout=120)
     assert process.returncode == 0, trouble
