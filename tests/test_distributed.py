@@ -79,7 +79,7 @@ def be_rank(rank: int, count: int, port: int, directory: Path, errors: Path, wor
 
 @pytest.fixture
 def begin():
-    """Start train.py as a user would; what still runs at the end of the test is killed."""
+    """Start train.py as a user would; what still runs at the end of the test is stopped."""
     begun = []
 
     def begin(*words: str, directory: Path, by: tuple[str, ...] = (), **environment: str) -> subprocess.Popen:
@@ -91,8 +91,8 @@ def begin():
 
     yield begin
     for process in begun:
-        if process.poll() is None:
-            process.terminate()  # so that a launcher ends its processes
+        process.terminate()  # a launcher then ends its processes
+        if not process.stdout.closed:
             process.communicate()
 
 
