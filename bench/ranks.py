@@ -32,6 +32,7 @@ class Group:
             environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             arguments = (theirs, environment, threads, network, batch_size, seconds)
             start.Process(target=rank_of_group, args=arguments, daemon=True).start()
+            theirs.close()
             pipes.append(mine)
         self.pipes = pipes
         self.machine, *_ = [pipe.recv() for pipe in pipes]
