@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from engine import sweep
 from engine.command import chosen_options, command_line, leave, stopped
 from engine.errors import RunError
-from engine.estimate import announce
+from engine.launch import joined, launch
 from engine.memory import memory_explained
 from engine.rundir import RunDirectory
 from engine.signals import Interrupted, Signals
@@ -26,16 +26,16 @@ def main(config: DictConfig) -> None:
         if job.mode == RunMode.MULTIRUN:
             sweep.job(config, run, train)
         else:
-            with Signals(), run.in_use(), memory_explained(f"model={job.runtime.choices.model}"):
-                train(config, run)
+            with Signals(), joined(run, config.trainer.device, job.runtime.choices.model) as (place, ranks):
+                train(config, place, ranks)
     except RunError as error:
         leave(error)
     except Interrupted as interruption:
         stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
 
 
-def train(config: DictConfig, run: RunDirectory) -> None:
-    """Build the parts, fit, test, and say how it went."""
+def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
+    """Build the parts, fit, test, and say how it went; as one of several `ranks`, together with the others."""
     begun, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine import build, lr_find, pretrained, report, tensorboard
@@ -43,7 +43,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
     from engine.logging import RunLog
 
     choices, overrides = chosen_options(config, job), job.overrides.task
-    parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN)
+    parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN, ranks=ranks)
     state, train = parts.state, parts.loaders.train
     facts = report.introduce(choices, config.seed, parts)
     if config.lr_find:
@@ -67,7 +67,7 @@ def train(config: DictConfig, run: RunDirectory) -> None:
                 judge=build.judge(job.sweeper),
             )
             figures, tested = report.final_test(parts)
-            log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
+            log.show(tensorboard.ending(tested, parts.loaders.test.images, parts.splits.classes))
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Diverged as error:
         raise Diverged(f"{error}; {parts.checkpoints}") from None
@@ -76,5 +76,5 @@ def train(config: DictConfig, run: RunDirectory) -> None:
 
 
 if __name__ == "__main__":
-    announce(command_line("config"))
+    launch(command_line("config"))
     main()

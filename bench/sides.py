@@ -19,6 +19,7 @@ from engine import build
 from engine.build import Parts
 from engine.check import CONF
 from engine.checkpoint import Checkpoints
+from engine.distributed import ALONE, Ranks
 from engine.fit import fit
 from engine.logging import RunLog
 from engine.rundir import RunDirectory
@@ -49,11 +50,12 @@ class Unsaved(Checkpoints):
 class Ours:
     """Epochs of this project's `fit`: loading, augmentation, steps, totals, schedule, log; without validation."""
 
-    def __init__(self, network: str, *, batch_size: int, seconds: float):
+    def __init__(self, network: str, *, batch_size: int, seconds: float, ranks: Ranks = ALONE):
+        self.ranks = ranks
         self.temporary = tempfile.TemporaryDirectory()
         self.run = RunDirectory(Path(self.temporary.name))
         few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
-        steps = round(seconds * few.speeds[few.machine] / batch_size)
+        steps = round(seconds * ranks.size * few.speeds[few.machine] / batch_size)
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
         self.network, self.batch_size, self.epochs = network, batch_size, 0
@@ -71,7 +73,7 @@ class Ours:
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
         config = self.config(network, batch_size=batch_size, images=images)
-        return build.parts(config, self.run, keep_data=False)
+        return build.parts(config, self.run, keep_data=False, ranks=self.ranks)
 
     def __call__(self) -> int:
         self.epochs += 1

@@ -44,6 +44,9 @@ class TrainLoader:
     `epoch(n, first_step)` yields what an uninterrupted epoch would yield from there on. The last
     batch holds what is left over; a single image joins the batch before it, since batch
     normalisation over one value has no meaning.
+
+    Where `ranks` processes train together, the one of number `rank` is given its `share` of each batch: the
+    same images as in a single process.
     """
 
     def __init__(
@@ -56,9 +59,12 @@ class TrainLoader:
         normalize: Normalize,
         num_classes: int,
         seed: int,
+        rank: int = 0,
+        ranks: int = 1,
     ):
         self.images = images
         self.batch_size = batch_size
+        self.rank, self.ranks = rank, ranks
         self.operations = operations
         self.mixings = mixings
         self.normalize = normalize
@@ -70,6 +76,11 @@ class TrainLoader:
         whole, rest = divmod(len(self.images), self.batch_size)
         return whole + (rest > 1 or whole == 0)
 
+    def images_in(self, step: int) -> int:
+        """Images in the batch of a step of the run, over all ranks."""
+        step %= len(self)
+        return len(self.images) - step * self.batch_size if step == len(self) - 1 else self.batch_size
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (images float32 [B, C, H, W], targets) of one epoch from `first_step` on.
 
@@ -79,12 +90,16 @@ class TrainLoader:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(device)
         uniform = [self.numbers(operation, epoch, generator).to(device) for operation in self.operations]
-        mix = self.mixtures(epoch)
+        mixed, mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
-            chosen = order[step * self.batch_size : count if step == len(self) - 1 else (step + 1) * self.batch_size]
+            start, size = step * self.batch_size, self.images_in(step)
+            batch, mine = order[start : start + size], share(size, self.rank, self.ranks)
+            # Partners may be anybody's, so that each rank makes all of a batch that is mixed.
+            chosen = batch if mixed[step] else batch[mine]
             numbers = [drawn.index_select(0, chosen) for drawn in uniform]
             images = self.augment(self.images.images.index_select(0, chosen), numbers)
-            yield mix(step, images, self.images.labels.index_select(0, chosen))
+            images, targets = mix(step, images, self.images.labels.index_select(0, chosen))
+            yield (images[mine], targets[mine]) if mixed[step] else (images, targets)
 
     def numbers(self, operation: Operation, epoch: int, generator: torch.Generator) -> Tensor:
         """What an operation draws for all images in an epoch, float32 [N, draws]."""
@@ -96,7 +111,8 @@ class TrainLoader:
 
     def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
         """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""
-        steps = list(zip(self.operations, uniform, strict=True))
+        # A rank's share may be empty, which operations are not made for.
+        steps = list(zip(self.operations, uniform, strict=True)) if len(images) else []
         for operation, numbers in steps:
             if operation.place != "normalised":
                 images = operation(images, numbers)
@@ -106,10 +122,13 @@ class TrainLoader:
                 images = operation(images, numbers)
         return images.contiguous(memory_format=self.normalize.memory_format)
 
-    def mixtures(self, epoch: int) -> Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What mixes the batches of an epoch: a function of (step, images, labels), with all its numbers drawn."""
+    def mixtures(self, epoch: int) -> tuple[np.ndarray, Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """Which batches of an epoch are mixed, bool [steps], and what makes targets of labels and mixes those.
+
+        That is a function of (step, images, labels), with all its numbers drawn.
+        """
         if not self.mixings:
-            return lambda step, images, labels: (images, labels)
+            return np.zeros(len(self), bool), lambda step, images, labels: (images, labels)
         count, device = len(self.images), self.images.labels.device
         rng = np.random.default_rng([self.seed, epoch, 1])
         # Kept in main memory, so that choosing a mixing does not wait for the device.
@@ -128,7 +147,7 @@ class TrainLoader:
             partners = ranks[start : start + len(images)].argsort()
             return mixing(images, targets, partners, numbers[choices[step]][start:stop])
 
-        return mix
+        return mixed, mix
 
 
 class EvalLoader:
@@ -148,6 +167,19 @@ class EvalLoader:
         for start in range(0, len(self.images), self.batch_size):
             stop = start + self.batch_size
             yield self.normalize(self.images.images[start:stop]), self.images.labels[start:stop]
+
+
+def share(count: int, rank: int, ranks: int) -> slice:
+    """Which of `count` images one of several processes computes: about as many as each other, or none.
+
+    None has a single one, as long as there are two: batch normalisation over one value has no meaning.
+    """
+    parts = max(min(ranks, count // 2), 1)
+    if rank >= parts:
+        return slice(count, count)
+    least, more = divmod(count, parts)
+    start = rank * least + min(rank, more)
+    return slice(start, start + least + (rank < more))
 
 
 def mixed_seed(*parts: int) -> int:

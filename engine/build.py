@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,11 +17,12 @@ from torch import nn
 
 from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
-from data.loader import EvalLoader, Normalize, TrainLoader
+from data.loader import EvalLoader, Normalize, TrainLoader, share
 from engine import study
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
+from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
@@ -100,13 +101,16 @@ def with_batch_size(
 
 
 def choose_machine(
-    config: DictConfig, splits: Splits, possible: Sequence[Machine]
+    config: DictConfig, splits: Splits, possible: Sequence[Machine], ranks: Ranks
 ) -> tuple[Machine, dict[Machine, float]]:
-    """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is."""
+    """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is.
+
+    The first of several ranks tries them, for all.
+    """
     speeds = {}
     if len(possible) > 1:
         set_up(config, possible[0])  # so that they are tried under the settings that hold in training
-        speeds = speeds_of(config, splits, possible)
+        speeds = ranks.of_first(partial(speeds_of, config, splits, possible, ranks))
     chosen = fastest(speeds) if speeds else possible[0]
     set_up(config, chosen)
     return chosen, speeds
@@ -118,10 +122,10 @@ def set_up(config: DictConfig, machine: Machine) -> None:
     machine.precision.set_fp32_products()
 
 
-def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine]) -> dict[Machine, float]:
-    """Images a second of each way, tried once a process for each kind of run."""
+def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine], ranks: Ranks) -> dict[Machine, float]:
+    """Images a second of each way with a rank's share of the batch, tried once a process for each kind of run."""
     trainer, image_shape = config.trainer, splits.train.images.shape[1:]
-    batch_size = min(-(-trainer.batch_size // trainer.micro_batches), len(splits.train))
+    batch_size = min(-(-trainer.batch_size // (trainer.micro_batches * ranks.size)), len(splits.train))
     kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible))
     if kind not in TRIED:
         trial, step = state(config, splits, possible[0]), train_step(config, possible[0])
@@ -175,10 +179,17 @@ def restored(
     return built
 
 
-def state(config: DictConfig, splits: Splits, machine: Machine, pretrained: Pretrained | None = None) -> TrainState:
+def state(
+    config: DictConfig,
+    splits: Splits,
+    machine: Machine,
+    *,
+    pretrained: Pretrained | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainState:
     """The network on the device with its optimizer, at step 0; with those of the `pretrained` weights that fit.
 
-    Raises CheckpointError where none does.
+    For several `ranks`, as their configuration says. Raises CheckpointError where no weights fit.
     """
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
@@ -188,6 +199,8 @@ def state(config: DictConfig, splits: Splits, machine: Machine, pretrained: Pret
     if pretrained:
         pretrained.give_to(model)
     model.to(machine.device, memory_format=machine.memory_format)
+    if ranks.size > 1 and config.trainer.sync_batch_norm:
+        synchronise_batch_norm(model)
     return TrainState(
         model=model,
         optimizer=optimizer(config, model),
@@ -222,8 +235,10 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     return built
 
 
-def train_step(config: DictConfig, machine: Machine) -> TrainStep:
-    """What happens to a batch."""
+def train_step(
+    config: DictConfig, machine: Machine, ranks: Ranks = ALONE, train: TrainLoader | None = None
+) -> TrainStep:
+    """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
     step = plain(config.step)
     return TrainStep(
         loss=instantiate(config.loss),
@@ -231,6 +246,8 @@ def train_step(config: DictConfig, machine: Machine) -> TrainStep:
         micro_batches=config.trainer.micro_batches,
         sam=instantiate(step.pop("sam")) or None,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
+        ranks=ranks,
+        whole=train.images_in if train else None,
         **step,
     )
 
@@ -244,8 +261,8 @@ class Loaders:
     test: EvalLoader
 
 
-def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
-    """Batches from images on the device; those for training are augmented."""
+def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks = ALONE) -> Loaders:
+    """Batches from images on the device; those for training are augmented. Each of several `ranks` gets its share."""
     normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
     operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
     with data_explained():
@@ -259,19 +276,23 @@ def loaders(config: DictConfig, splits: Splits, machine: Machine) -> Loaders:
         normalize=normalize,
         num_classes=len(splits.classes),
         seed=config.seed,
+        rank=ranks.rank,
+        ranks=ranks.size,
     )
     after_epoch = {"val": splits.val} if len(splits.val) else {}
     if config.trainer.clean_train_accuracy:
         after_epoch["clean_train"] = train_images
     return Loaders(
         train,
-        {name: evaluation_loader(config, images, normalize) for name, images in after_epoch.items()},
-        evaluation_loader(config, splits.test, normalize),
+        {name: evaluation_loader(config, images, normalize, ranks) for name, images in after_epoch.items()},
+        evaluation_loader(config, splits.test, normalize, ranks),
     )
 
 
-def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize) -> EvalLoader:
-    """Batches of all images as they are."""
+def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize, ranks: Ranks = ALONE) -> EvalLoader:
+    """Batches of all images as they are, or of the share of one of several ranks."""
+    mine = share(len(images), ranks.rank, ranks.size)
+    images = Images(images.images[mine], images.labels[mine])
     return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)
 
 
@@ -316,26 +337,26 @@ class Parts:
     train_step: TrainStep
     views: Views
     checkpoints: Checkpoints
+    ranks: Ranks
 
 
-def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
-    """Build a run; one that is resumed is where its last checkpoint was taken.
+def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Ranks | None = None) -> Parts:
+    """Build a run, or what one of `ranks` has of it; one that is resumed is where its last checkpoint was taken.
 
     With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
     """
-    saved, _ = read_newest(run) if config.resume else (None, None)
+    ranks = ranks or ALONE
+    saved, _ = ranks.of_first(lambda: read_newest(run) if config.resume else (None, None))
     with described():
         possible = possible_machines(config, saved)  # before the data are read, or even downloaded
     begins_anew = saved is None and config.init_from is not None
     pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
-    machine, speeds = choose_machine(config, images, possible)
-    training, batches, step = (
-        state(config, images, machine, pretrained),
-        loaders(config, images, machine),
-        train_step(config, machine),
-    )
+    machine, speeds = choose_machine(config, images, possible, ranks)
+    training = state(config, images, machine, pretrained=pretrained, ranks=ranks)
+    batches = loaders(config, images, machine, ranks)
+    step = train_step(config, machine, ranks, batches.train)
     training.schedule = make_schedule(config, steps_per_epoch=len(batches.train))
     trainer = config.trainer
     checkpoints = Checkpoints(
@@ -343,10 +364,15 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
         description(given, images, machine, batches.train),
         minutes=trainer.checkpoint_minutes,
         steps=trainer.checkpoint_every_steps,
+        ranks=ranks,
     )
+    ranks.seed(config.seed, deterministic=trainer.deterministic)
     if saved:
         with described():
             checkpoints.resume(saved, training, force=config.resume_force)
+    if ranks.size > 1:
+        some = batches.train.normalize(batches.train.images.images[:2])
+        training.replica = ranks.replica(training.model, some)
     if trainer.compile:
         # In place, so that the names of the weights stay as they are. Each shape (what is left over at the end of an
         # epoch has its own) is compiled for itself, since kernels for any shape are slower. A second forward pass in
@@ -362,6 +388,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool) -> Parts:
         train_step=step,
         views=instantiate(config.tta),
         checkpoints=checkpoints,
+        ranks=ranks,
     )
 
 

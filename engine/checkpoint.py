@@ -9,16 +9,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.distributed import ALONE, Ranks
 from engine.errors import RunError
 from engine.logging import say
 from engine.memory import is_out_of_memory
 from engine.rundir import RunDirectory
+from engine.runtime import random_states, restore_random_states
 from engine.settings import difference
 from engine.state import TrainState, result_weights, weights_by_name
 
@@ -48,11 +51,20 @@ class Checkpoints:
     every `minutes` or every so many `steps`; 0 for none.
     """
 
-    def __init__(self, run: RunDirectory, description: dict[str, Any], *, minutes: float = 0, steps: int = 0):
+    def __init__(
+        self,
+        run: RunDirectory,
+        description: dict[str, Any],
+        *,
+        minutes: float = 0,
+        steps: int = 0,
+        ranks: Ranks = ALONE,
+    ):
         self.run = run
         self.files = {"last": run.last, "best": run.best}
         self.description = description
         self.minutes, self.steps = minutes, steps
+        self.ranks = ranks
         self.saved_at = time.monotonic()
         self.is_saved = True
 
@@ -75,19 +87,22 @@ class Checkpoints:
 
         `is_saved` tells whether it could.
         """
+        content = {**self.description, "state": state.state_dict()}
+        if self.ranks.size > 1:
+            content["random_of_ranks"] = self.ranks.gathered(content["state"]["random"])
+        self.is_saved = self.ranks.of_first(partial(self.try_to_write, name, content))
         self.saved_at = time.monotonic()
+
+    def try_to_write(self, name: str, content: dict[str, Any]) -> bool:
+        """Write a checkpoint under a name; False, which is said, if that cannot be."""
         path = self.files[name]
         try:
             self.run.provide()
-            write(
-                path,
-                {**self.description, "state": state.state_dict()},
-                keep=self.run.previous if name == "last" else None,
-            )
-            self.is_saved = True
+            write(path, content, keep=self.run.previous if name == "last" else None)
         except OSError as error:
             say(f"{path} could not be written ({error.strerror or error}): what is there is older")
-            self.is_saved = False
+            return False
+        return True
 
     def require_saved(self) -> None:
         """Raise NotSaved if the last state could not be kept."""
@@ -101,22 +116,28 @@ class Checkpoints:
         """
         if not state.best_epoch:
             return None
-        try:
-            best = read(self.run.best)["state"]
-        except CheckpointError as error:
-            say(f"{error}: the last epoch counts in its place")
+        best = self.ranks.of_first(self.try_to_read_best)
+        if best is None:
             return None
         if best["best_epoch"] != state.best_epoch:
             say(f"{self.run.best} is of epoch {best['best_epoch']}: the best, {state.best_epoch}, could not be written")
         return best
+
+    def try_to_read_best(self) -> dict[str, Any] | None:
+        """The state in the best checkpoint; None, which is said, if it is lost."""
+        try:
+            return read(self.run.best)["state"]
+        except CheckpointError as error:
+            say(f"{error}: the last epoch counts in its place")
+            return None
 
     def roll_back(self, state: TrainState) -> bool:
         """Put `state` back to the last checkpoint, with half its learning rate; False if there is no use in that."""
         rate, seconds = state.rate / 2, state.seconds
         if rate < SLOWEST:
             return False
-        content, _ = read_newest(self.run)
-        state.load_state_dict(content["state"])
+        content, _ = self.ranks.of_first(partial(read_newest, self.run))
+        self.put_back(state, content)
         state.rate = rate
         state.start_clock(seconds)
         return True
@@ -145,7 +166,17 @@ class Checkpoints:
         max_epochs, done = self.description["config"]["trainer"]["max_epochs"], content["state"]["step"] / now
         if done > max_epochs:
             raise CheckpointError(f"trainer.max_epochs={max_epochs}: this run has come to epoch {done:g} already")
+        self.put_back(state, content)
+
+    def put_back(self, state: TrainState, content: dict[str, Any]) -> None:
+        """Let `state` be what a checkpoint holds; a rank goes on with masks of its own.
+
+        Where the checkpoint is of another number of ranks, and knows nothing of this one's, they go on as they are.
+        """
+        own, saved = random_states(), content.get("random_of_ranks", [])
         state.load_state_dict(content["state"])
+        if not self.ranks.leads:
+            restore_random_states(saved[self.ranks.rank] if len(saved) == self.ranks.size else own)
 
 
 def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:

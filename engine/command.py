@@ -29,17 +29,15 @@ from engine import slurm
 from engine.check import CONF, CommandError, check, own_groups
 from engine.console import one_line, say
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
-from engine.resume import in_its_own_directory, with_resumed
+from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
+from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
+from engine.settings import FREE
 from engine.sweep import job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
-HARMLESS = {"recipe", "dataset", "dataset.root", "dataset.mirrors", "seed", "resume", "resume_force"}
-HARMLESS |= {"sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
-HARMLESS |= {
-    f"trainer.{key}" for key in ("device", "precision", "memory_format", "compile", "deterministic", "eval_batch_size")
-}
-HARMLESS |= {"trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS = {*FREE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 LONGEST = 600  # characters of an answer
 
 
@@ -49,6 +47,8 @@ def command_line(config_name: str) -> list[DictConfig]:
     The configurations, with Hydra's own part, of the jobs that are to run; none where something is only looked at.
     Behind `resume=`, `sys.argv` is given the resumed run's own settings.
     """
+    if (status := over()) is not None:
+        raise SystemExit(status)
     register_resolvers()
     try:
         arguments = parse_flags()
@@ -59,7 +59,7 @@ def command_line(config_name: str) -> list[DictConfig]:
             check_completion(arguments.overrides)
             return []
         to_run = arguments.cfg is None and arguments.info is None
-        overrides = arguments.overrides
+        overrides = going_on(arguments.overrides) if has_begun_again() else arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Hydra's and OmegaConf's, of what is refused anyway
             if config_name == "config":
@@ -67,30 +67,84 @@ def command_line(config_name: str) -> list[DictConfig]:
             configs = [check(config_name, job, to_run=to_run) for job in jobs(overrides, multirun=arguments.multirun)]
         if arguments.package and OmegaConf.select(configs[0], arguments.package) is None:
             raise CommandError(f"--package {arguments.package}: no such key")
-        if to_run and config_name == "config":
+        if to_run:
+            check_processes(configs, config_name, arguments)
+        if to_run and config_name == "config" and leads():
             check_directories(configs, multirun=arguments.multirun)
     except MISTAKES as error:
         leave(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-    sys.argv[1:] = [*flags, *overrides, *in_its_own_directory(overrides)]
+    directory = in_its_own_directory(overrides)
+    if not leads():  # the first rank's directory is theirs, and they write nothing
+        overrides = [word for word in overrides if key_of(word) != "hydra.run.dir"]
+        directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    sys.argv[1:] = [*flags, *overrides, *directory]
     if arguments.multirun and config_name == "config":
         sys.argv += [*unnamed(overrides), *timeouts(overrides)]
     return configs if to_run else []
 
 
+def going_on(overrides: Sequence[str]) -> list[str]:
+    """The words of a command whose processes begin again: those that go on with what the first ones left."""
+    given = {key_of(word): word for word in overrides}
+    if "resume" in given or "hydra.run.dir" not in given:
+        return list(overrides)
+    run = RunDirectory(Path(parse(given["hydra.run.dir"]).value()))
+    return in_place_of_directory(overrides, run) if run.newest else list(overrides)
+
+
+def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: argparse.Namespace) -> None:
+    """Refuse what a run in several processes cannot be."""
+    if config_name != "config":
+        if is_one_of_several():
+            raise CommandError("this computes in one process, start it without torchrun")
+        return
+    for config in configs:
+        trainer = config.trainer
+        given = [f"trainer.{key}={trainer[key]}" for key in ("devices", "nodes") if trainer[key] != 1]
+        if not (given or is_one_of_several()):
+            continue
+        what = given[0] if given else "torchrun"
+        if arguments.multirun:
+            raise CommandError(f"{what}: each job of a sweep has one process")
+        if config.lr_find:
+            raise CommandError(f"{what}: lr_find=true makes its test in one process")
+        if config.init_only:
+            raise CommandError(f"{what}: init_only=true keeps weights, which one process can")
+        if trainer.batch_size == "auto":
+            raise CommandError(f"{what}: trainer.batch_size=auto tries what fits one process, give a number")
+        if trainer.compile:
+            raise CommandError(f"{what}: trainer.compile=true is for one process")
+        again = trainer.max_restarts or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+        words = {key_of(word) for word in arguments.overrides}
+        settled = config.resume is not None or "hydra.run.dir" in words
+        if not settled and (trainer.nodes != 1 or (is_one_of_several() and again)):
+            raise CommandError(f"{what}: hydra.run.dir=... must name a directory that all processes find again")
+
+
 def leave(error: Exception) -> NoReturn:
-    """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2."""
+    """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2.
+
+    Of several processes one says it.
+    """
+    status = getattr(error, "status", 2)
+    if getattr(error, "is_final", True):
+        note_over(status)
+    if getattr(error, "is_said", not leads()):
+        raise SystemExit(status)
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
-    said = one_line(" ".join(reason(error).split()))
+    said = one_line(reason(error))
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     print(f"{name}: {said}", file=sys.stderr)
-    raise SystemExit(getattr(error, "status", 2))
+    raise SystemExit(status)
 
 
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str | None = None) -> NoReturn:
     """Say that a run, or the one in the directory `sweep`, was stopped, and how to go on; exit with `status`."""
+    if status != 128 + signal.SIGTERM:  # which torch's launcher sends to all ranks where one has died
+        note_over(status)
     if sweep is not None:
         say(f"stopped; the same command with {which_sweep(Path(sweep))} goes on")
     elif run.newest:

@@ -5,6 +5,8 @@ import os
 import sys
 import textwrap
 
+from engine.rank import leads
+
 say = logging.getLogger("cifar").info
 
 
@@ -16,7 +18,8 @@ def one_line(text: str) -> str:
 class Console(logging.StreamHandler):
     """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on.
 
-    `label` stands in front of every line where several jobs write to the same terminal.
+    `label` stands in front of every line where several jobs write to the same terminal. Of several processes that
+    compute one run only the first is heard.
     """
 
     label = ""
@@ -24,6 +27,10 @@ class Console(logging.StreamHandler):
     def format(self, record: logging.LogRecord) -> str:
         """The lines of a record, each with the label."""
         return textwrap.indent(super().format(record), Console.label)
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Called by logging before a line is written."""
+        return leads() and super().filter(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by logging where a line could not be written."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.distributed import ALONE, Ranks
 from engine.machine import Precision
 from engine.tta import Views, as_it_is, mean_logits
 
@@ -15,8 +16,8 @@ from engine.tta import Views, as_it_is, mean_logits
 class Evaluation:
     """Figures over all images: cross-entropy in nats, accuracies as shares of 1.
 
-    And of each image the class that it was taken for, int64 [N], and how probable the network thought that, float32
-    [N]; both in main memory.
+    And of each image that this process has seen the class that it was taken for, int64 [N], and how probable the
+    network thought that, float32 [N]; both in main memory.
     """
 
     loss: float
@@ -34,10 +35,12 @@ def evaluate(
     *,
     precision: Precision,
     views: Views = as_it_is,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Evaluate `model` (left in evaluation mode) on batches (images float32 [B, C, H, W], labels int64 [B]).
 
-    With other `views` by the mean of its answers to them. Sums stay on the device until the end.
+    With other `views` by the mean of its answers to them. Sums stay on the device until the end. Of several
+    `ranks` each has batches of its own, and all get the figures of all of them.
     """
     loss, correct, top5, seen = 0.0, 0, 0, 0
     predicted, confidence = [], []
@@ -47,13 +50,14 @@ def evaluate(
         correct, top5 = correct + (place < 1).sum(), top5 + (place < 5).sum()
         predicted.append(logits.argmax(1))
         confidence.append(logits.amax(1).sub_(logits.logsumexp(1)).exp_())
+    loss, correct, top5, seen = ranks.sums(loss, correct, top5, seen)
     return Evaluation(
         loss=float(loss) / seen,
         accuracy=int(correct) / seen,
         top5_accuracy=int(top5) / seen,
-        images=seen,
-        predicted=torch.cat(predicted).cpu(),
-        confidence=torch.cat(confidence).cpu(),
+        images=int(seen),
+        predicted=torch.cat(predicted).cpu() if predicted else torch.empty(0, dtype=torch.int64),
+        confidence=torch.cat(confidence).cpu() if confidence else torch.empty(0),
     )
 
 

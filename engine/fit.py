@@ -7,11 +7,12 @@ from typing import Any
 
 from data.loader import EvalLoader, TrainLoader
 from engine.checkpoint import Checkpoints
+from engine.distributed import Ranks
 from engine.errors import RunError
 from engine.evaluate import evaluate
 from engine.logging import RunLog
 from engine.machine import Precision
-from engine.signals import StopRequest
+from engine.signals import StopRequest, heed
 from engine.state import TrainState, suffix
 from engine.step import TrainStep, set_learning_rate
 
@@ -44,6 +45,7 @@ def fit(
     further ones are not worth their time. Raises Interrupted after a signal, and Diverged.
     """
     state.start_clock(state.seconds_before)
+    ranks = train_step.ranks
     with StopRequest() as stop:
         if roll_back and state.step == 0:
             checkpoints.save("last", state)
@@ -53,7 +55,8 @@ def fit(
                 record = train_epoch(
                     state, train, train_step, max_epochs=max_epochs, log=log, checkpoints=checkpoints, stop=stop
                 )
-                record |= evaluations(state, after_epoch, train_step.precision)
+                ranks.share_buffers(state.networks().values())
+                record |= evaluations(state, after_epoch, train_step.precision, ranks)
                 require_finite(state, record)
             except Diverged as trouble:
                 if not (roll_back and checkpoints.roll_back(state)):
@@ -65,7 +68,7 @@ def fit(
             if "val" in after_epoch and state.is_best(record):
                 checkpoints.save("best", state)
             checkpoints.save("last", state)
-            stop.check()
+            heed(ranks.highest(stop.signal))
 
 
 def train_epoch(
@@ -87,10 +90,11 @@ def train_epoch(
         train_step(state, images, targets)
         for average in state.averages.values():
             average.update(state.model, epoch=state.step / steps)
-        if state.step % steps and (stop.signal or checkpoints.due(state.step)):
+        signal, due = train_step.ranks.agreed(stop.signal, checkpoints.due(state.step))
+        if state.step % steps and (signal or due):
             require_finite(state, epoch_record(state, train))
             checkpoints.save("last", state)
-            stop.check()
+            heed(signal)
     record = epoch_record(state, train)
     require_finite(state, record)
     record |= {name: norm for name, norm in state.norms().items() if math.isfinite(norm)}
@@ -131,12 +135,14 @@ def require_finite(state: TrainState, record: dict[str, float]) -> None:
         raise Diverged(f"{found}, learning rate {rate:.2g}")
 
 
-def evaluations(state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision) -> dict[str, float]:
+def evaluations(
+    state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision, ranks: Ranks
+) -> dict[str, float]:
     """The figures of the network and its averages under names such as val_loss, or val_accuracy_ema for an average."""
     record = {}
     for images, batches in after_epoch.items():
         for weights, network in state.networks().items():
-            figures = evaluate(network, batches, precision=precision)
+            figures = evaluate(network, batches, precision=precision, ranks=ranks)
             for quantity in ("loss", "accuracy", "top5_accuracy"):
                 record[f"{images}_{quantity}{suffix(weights)}"] = getattr(figures, quantity)
     return record

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from engine.console import Console, say
 from engine.errors import Pruned
 from engine.events import EventFile
+from engine.rank import leads
 from engine.rundir import RunDirectory, write_json, write_text
 from engine.signals import Interrupted
 from engine.state import TrainState, suffix
@@ -41,7 +42,7 @@ class RunLog:
     `facts` go into result.json beside the figures; `records` are the figures of the epochs so far,
     one dict each, which the state of the run keeps and this adds to. A resumed run goes on with the
     same files. What cannot be written is said once, and training goes on; as soon as it can, the
-    files are whole again.
+    files are whole again. Of several processes the first writes, the others keep the records alone.
     """
 
     def __init__(self, run: RunDirectory, facts: dict[str, Any], records: list[dict[str, Any]]):
@@ -70,6 +71,8 @@ class RunLog:
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Write something that a run can do without; if that fails, say so, but only once in a row."""
+        if not leads():
+            return True
         try:
             self.run.provide()
             write()
@@ -144,7 +147,7 @@ class RunLog:
         epoch, first_step = divmod(state.step, steps)
         begun = shown = time.perf_counter()
         title = f"epoch {epoch + 1}/{max_epochs}"
-        hidden = True if Console.label else None  # None: where there is no terminal
+        hidden = None if leads() and not Console.label else True  # None: where there is no terminal
         with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=hidden) as bar:
             for batch in batches:
                 yield batch

@@ -33,6 +33,7 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         "effective_lr": optimizer.param_groups[0]["initial_lr"],
         "seed": seed,
         "device": describe_device(machine.device),
+        "processes": parts.ranks.size,
         "precision": machine.precision.name,
         "memory_format": machine.memory_format_name,
         "tried_images_per_second": {str(way): round(speed, 1) for way, speed in speeds.items()},
@@ -47,7 +48,8 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
     if facts["effective_lr"] != facts["lr"]:
         say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     versions_and_batch = f"torch {facts['versions']['torch']}, batches of {facts['batch_size']:,}"
-    say(f"{facts['device']}, {machine}, {versions_and_batch}, seed {seed}")
+    where = f"{facts['device']} in {parts.ranks.size} processes" if parts.ranks.size > 1 else facts["device"]
+    say(f"{where}, {machine}, {versions_and_batch}, seed {seed}")
     if speeds:
         others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine)
         say(f"{machine} was chosen for {speeds[machine]:,.0f} images/s forward and backward; {others}")
@@ -68,7 +70,9 @@ def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
     best on the validation images; without any that of the last epoch, and of the last average if there is one.
     """
     state = parts.state
-    tested = partial(evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views)
+    tested = partial(
+        evaluate, batches=parts.loaders.test, precision=parts.machine.precision, views=parts.views, ranks=parts.ranks
+    )
     last = {name: tested(network) for name, network in state.networks().items()}
     weights = list(last)[-1]
     epoch, chosen = state.step // len(parts.loaders.train), last[weights]

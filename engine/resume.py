@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CommandError
 from engine.overrides import MISTAKES, key_of, parse, reason
+from engine.rank import leads
 from engine.rundir import RunDirectory
 from engine.settings import difference
 
@@ -54,13 +55,17 @@ def newest_unfinished(overrides: Sequence[str]) -> list[str]:
     place = Path(OmegaConf.select(wanted, "hydra.run.dir"))
     directories = [place] if any(key_of(word) == "hydra.run.dir" for word in overrides) else OUTPUTS.glob("*/*")
     runs = [run for run in map(RunDirectory, directories) if run.newest and run.overrides.is_file()]
-    for run in sorted(runs, key=lambda run: run.newest.stat().st_mtime, reverse=True):
-        if run.status != "finished" and is_same(run, wanted):
-            print(f"resume=auto: going on with {run}")
-            words = [word for word in overrides if key_of(word) != "hydra.run.dir"]
-            return [*words, f"resume='{quoted(run.path)}'"]
-    print("resume=auto: there is no unfinished run of these settings, a new one begins")
-    return list(overrides)
+    newest_first = sorted(runs, key=lambda run: run.newest.stat().st_mtime, reverse=True)
+    found = next((run for run in newest_first if run.status != "finished" and is_same(run, wanted)), None)
+    if leads():
+        what = f"going on with {found}" if found else "there is no unfinished run of these settings, a new one begins"
+        print(f"resume=auto: {what}")
+    return in_place_of_directory(overrides, found) if found else list(overrides)
+
+
+def in_place_of_directory(overrides: Sequence[str], run: RunDirectory) -> list[str]:
+    """The words that go on with a run, in place of those that begin one in its directory."""
+    return [*(word for word in overrides if key_of(word) != "hydra.run.dir"), f"resume='{quoted(run.path)}'"]
 
 
 def is_same(run: RunDirectory, wanted: DictConfig) -> bool:

@@ -54,7 +54,8 @@ class StopRequest(Signals):
             super()._heed(number, frame)
         self.signal = number
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+
+def heed(number: int | None) -> None:
+    """Raise Interrupted if there is a signal."""
+    if number is not None:
+        raise Interrupted(number)

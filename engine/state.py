@@ -30,6 +30,7 @@ class TrainState:
     `totals` is float32 [3] on the network's device: loss times images, correct answers and images of
     the epoch that is under way, `finite_steps` int64 [] how many steps it came to before its loss was
     no number, `skipped` how many changed nothing.
+    `replica` is what training calls in place of the network where several processes share a batch.
     `step` counts batches since the beginning of the run, `records` are the figures of each epoch.
     `best_weights` says which of the networks did best in validation. `schedule` maps a fractional
     epoch to a factor on the learning rate, and changes only if it is fed; `rate` is a further factor,
@@ -42,6 +43,7 @@ class TrainState:
     totals: Tensor
     finite_steps: Tensor
     averages: dict[str, Average] = field(default_factory=dict)
+    replica: nn.Module | None = None
     schedule: Callable[[float], float] = lambda epoch: 1.0  # until the number of steps an epoch is known
     rate: float = 1.0
     step: int = 0

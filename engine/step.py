@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine.distributed import ALONE, Ranks
 from engine.machine import Precision
 from engine.sam import SAM, keep_buffers
 from engine.state import TrainState
@@ -22,6 +23,9 @@ class TrainStep:
     weights that come into a channel or unit if they are longer than `max_weight_norm`; 0 leaves them.
     With `skip_nonfinite` a batch whose loss or gradients are no numbers changes nothing but the
     count of steps; that does wait for the device.
+
+    Where several `ranks` train together each has its share of the batch, of whose size `whole` is a function of
+    the step: the gradient is that of the mean over the whole batch, however uneven the shares are.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +35,8 @@ class TrainStep:
     max_grad_norm: float
     max_weight_norm: float
     skip_nonfinite: bool
+    ranks: Ranks = ALONE
+    whole: Callable[[int], int] | None = None
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
@@ -68,19 +74,28 @@ class TrainStep:
     def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""
         totals = torch.zeros_like(state.totals)
-        parts = max(min(self.micro_batches, len(images) // 2), 1)
-        for part, part_targets in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            with self.precision.autocast():
-                logits, *auxiliary = as_tuple(state.model(part))
-                loss = self.loss(logits, part_targets)
-                for other in auxiliary:
-                    loss = loss + state.model.auxiliary_weight * self.loss(other, part_targets)
-            state.scaler.scale(loss * (len(part) / len(images))).backward()
+        network, size = state.replica or state.model, self.ranks.size
+        count = len(images) if size == 1 else self.whole(state.step)
+        parts = max(min(self.micro_batches, count // size // 2), 1)
+        cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
+        for number, (part, part_targets) in enumerate(cut, start=1):
+            with self.ranks.part_of_batch(network, last=number == parts):
+                with self.precision.autocast():
+                    logits, *auxiliary = as_tuple(network(part))
+                    loss = self.mean_loss(logits, part_targets)
+                    for other in auxiliary:
+                        loss = loss + state.model.auxiliary_weight * self.mean_loss(other, part_targets)
+                # The replica's gradients are the mean over the ranks.
+                state.scaler.scale(loss * (size * len(part) / count)).backward()
             with torch.no_grad():
                 labels = part_targets if part_targets.ndim == 1 else part_targets.argmax(1)
                 correct = (logits.argmax(1) == labels).sum()
                 totals += torch.stack([loss * len(part), correct, torch.ones_like(loss) * len(part)])
-        return totals
+        return self.ranks.sum(totals)
+
+    def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of some images; of none, which may be a rank's share, 0 with a gradient of 0."""
+        return self.loss(logits, targets) if len(logits) else logits.sum()
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -84,20 +84,26 @@ class Run:
         return torch.load(self.directory.path / "checkpoints" / f"{name}.pt", weights_only=True)
 
 
+def train_in(directory: Path, *overrides: str) -> None:
+    """Run train.py's main in this process and in a directory."""
+    import train as program
+
+    config = composed(*overrides, hydra=True)
+    config.hydra.runtime.output_dir = str(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    HydraConfig.instance().set_config(config)
+    program.main(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+
+
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Run]:
     """Run train.py's main in this process, on the small data unless overrides say otherwise."""
-    import train as program
 
     def run(*overrides: str, directory: Path | None = None) -> Run:
         path = directory or tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         another = any(override.startswith("dataset=") for override in overrides)
         small = [override for override in SMALL if not (another and override.startswith("dataset"))]
-        config = composed(*small, *overrides, hydra=True)
-        config.hydra.runtime.output_dir = str(path)
-        path.mkdir(parents=True, exist_ok=True)
-        HydraConfig.instance().set_config(config)
-        program.main(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+        train_in(path, *small, *overrides)
         return Run(RunDirectory(path))
 
     return run

@@ -13,10 +13,11 @@ from conftest import ROOT
         (("bench.augment", "--rounds", "1", "--images", "256", "--workers", "1", "crop, flip"), 1),
         (("bench.standard", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
         (("bench.bare", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
+        (("bench.ranks", "--rounds", "1", "--seconds", "0.05", "lenet5"), 1),
         (("bench.roofline", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
         (("bench.start", "--rounds", "1", "--images", "200", "lenet5"), 2),
     ],
-    ids=["augment", "standard", "bare", "roofline", "start"],
+    ids=["augment", "standard", "bare", "ranks", "roofline", "start"],
 )
 def test_a_benchmark_prints_its_table(command, arguments, rows):
     ended = command("-m", *arguments, cwd=ROOT, PYTHONWARNINGS="default")

@@ -265,7 +265,7 @@ def test_weights_go_into_averages_as_well(train):
     first = train("trainer.max_epochs=1")
     config = composed(*SMALL, f"init_from={first.directory.path}", "regularization=[ema]")
     machine, splits = build.possible_machines(config)[0], build.splits(config)
-    state = build.state(config, splits, machine, read_pretrained(find_weights(config.init_from)))
+    state = build.state(config, splits, machine, pretrained=read_pretrained(find_weights(config.init_from)))
     for network in state.networks().values():
         assert same(dict(network.state_dict()), first.checkpoint()["state"]["model"])
     assert not same(dict(build.state(config, splits, machine).model.state_dict()), first.checkpoint()["state"]["model"])

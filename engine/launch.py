@@ -1,0 +1,153 @@
+"""The processes of a run that shall have several: trainer.devices on each of trainer.nodes machines.
+
+torch's elastic launcher starts them, kills all where one has died, and lets them begin again. What runs in
+each is the same command, which torchrun could have started as well.
+"""
+
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from engine.command import leave
+from engine.errors import RunError
+from engine.estimate import announce
+from engine.memory import memory_explained
+from engine.overrides import key_of
+from engine.rank import LAUNCH, is_one_of_several, leads, over
+from engine.resume import quoted
+from engine.rundir import RunDirectory
+from engine.signals import Interrupted, Signals
+
+PORT = 29400  # where machines meet that SLURM has chosen, unless trainer.rendezvous says another
+
+
+class Ended(RunError):
+    """The processes of a run have ended before it; the message is one line that says how."""
+
+    status = 1
+
+
+def launch(configs: Sequence[DictConfig]) -> None:
+    """Run the command in as many processes as its configuration asks for, and exit as they do.
+
+    Where that is one, or this is one of them, nothing happens. Of the jobs of a sweep, which have one process each, it
+    is said what they will take.
+    """
+    if len(configs) != 1 or is_one_of_several():
+        return announce(configs)
+    (config,) = configs
+    try:
+        devices, nodes = count_devices(config), count_nodes(config)
+        if devices * nodes > 1:
+            with Signals(), tempfile.TemporaryDirectory() as place:
+                run(config, devices, nodes, place)
+            raise SystemExit(0)
+    except RunError as error:
+        leave(error)
+    except Interrupted as interruption:
+        raise SystemExit(interruption.exit_status) from None
+
+
+@contextmanager
+def joined(run: RunDirectory, device: str, model: str) -> Iterator[tuple[RunDirectory, Any]]:
+    """Within, this process is one of the ranks of a run (engine/distributed.py), which may be the only one.
+
+    The first of them holds the run's directory, and all get its name. Where there is not memory enough for `model`,
+    OutOfMemory says so.
+    """
+    with run.in_use() if leads() else nullcontext(), memory_explained(f"model={model}"):
+        from engine import distributed
+
+        with distributed.joined(device) as ranks:
+            yield ranks.of_first(lambda: run), ranks
+
+
+def count_devices(config: DictConfig) -> int:
+    """Processes on this machine: as many as are asked for, or one for each GPU."""
+    if config.trainer.devices != "auto":
+        return config.trainer.devices
+    import torch
+
+    return max(torch.cuda.device_count(), 1) if config.trainer.device in ("auto", "cuda") else 1
+
+
+def count_nodes(config: DictConfig) -> int:
+    """Machines: as many as are asked for, or as SLURM has given to this job step."""
+    if config.trainer.nodes != "auto":
+        return config.trainer.nodes
+    return int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ.get("SLURM_NNODES", "1")))
+
+
+def meeting_place(config: DictConfig, nodes: int) -> str:
+    """HOST:PORT where the machines meet. Raises RunError where nothing tells."""
+    if nodes == 1:
+        return "localhost:0"  # any port that is free
+    if config.trainer.rendezvous:
+        return config.trainer.rendezvous
+    listed = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", ""))
+    if not listed:
+        raise RunError(f"trainer.nodes={nodes}: trainer.rendezvous=HOST:PORT must say where they meet")
+    return f"{first_host(listed)}:{PORT + int(os.environ.get('SLURM_JOB_ID', '0')) % 1000}"
+
+
+def first_host(listed: str) -> str:
+    """The first name in a list as SLURM writes it: node[007-009,12],other is node007."""
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.match(r"[^,\[]*(\[[^\]]*\])?[^,]*", listed)[0])
+
+
+def words_of_ranks(config: DictConfig) -> list[str]:
+    """The command's arguments for each process, in which the directory is settled."""
+    directory = ("hydra.run.dir", "hydra.output_subdir")
+    if config.resume:
+        return [word for word in sys.argv[1:] if key_of(word) not in directory]
+    words = [word for word in sys.argv[1:] if key_of(word) != "hydra.run.dir"]
+    return [*words, f"hydra.run.dir='{quoted(Path(config.hydra.run.dir))}'"]
+
+
+def run(config: DictConfig, devices: int, nodes: int, place: str) -> None:
+    """Start the processes and wait for them. Raises Ended, Interrupted, or SystemExit with the status of a rank."""
+    where = meeting_place(config, nodes)
+    logging.disable(logging.ERROR)  # what the launcher has to say is said here, in one line
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // devices, 1)))
+    os.environ[LAUNCH] = place
+    # Ranks that begin again would otherwise find the addresses of those that died.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    group = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=devices,
+        run_id=os.environ.get("SLURM_JOB_ID", "cifar"),
+        rdzv_backend="c10d",
+        rdzv_endpoint=where,
+        max_restarts=config.trainer.max_restarts,
+        signals_to_handle="SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT",
+    )
+    try:
+        elastic_launch(group, sys.executable)(sys.argv[0], *words_of_ranks(config))
+    except ChildFailedError as error:
+        if (status := over()) is not None:
+            raise SystemExit(status) from None
+        rank, failure = error.get_first_failure()
+        died = failure.exitcode < 0
+        how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else "ended with an error"
+        directory = RunDirectory(Path(config.resume or config.hydra.run.dir))
+        what_next = f"; to go on: {directory.to_go_on}" if directory.newest else ""
+        raise Ended(f"process {rank} of {devices * nodes} {how}{what_next}") from None
+    except SignalException as stop:
+        raise Interrupted(stop.sigval) from None
+    except (RendezvousError, OSError) as error:
+        raise Ended(f"the processes could not meet at {where}: {' '.join(str(error).split())[:150]}") from None
