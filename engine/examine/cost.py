@@ -80,7 +80,7 @@ def explained(device: torch.device) -> list[str]:
     allocator = "what torch's allocator gave out at most, what operators need within themselves among it"
     gain = f"{100 * GAIN - 100:.0f} %"
     return [
-        f"on {describe_device(device)}, images one by one, in the precision of the training, without augmentation",
+        f"on {describe_device(device)}, in the precision of the training; all but the last two columns: of one image",
         "activations: the numbers that convolutions and linear layers put out; weights: with batch norm's statistics",
         f"peak, beside the weights: {allocator if device.type == 'cuda' else 'tensors that were there at once'}",
         "latency: of a call with one image, the median and the 90th percentile",
@@ -88,11 +88,11 @@ def explained(device: torch.device) -> list[str]:
     ]
 
 
-def cost_rows(costs: Mapping[str, Cost]) -> list[Sequence[str]]:
+def cost_rows(found: Mapping[str, Cost]) -> list[Sequence[str]]:
     """A table of all; a compiled network has a row of its own."""
     counts = ("parameters", "multiply-adds", "activations", "weights, MB", "peak, MB")
     rows: list[Sequence[str]] = [("", "precision", *counts, "latency, ms", "90 %", "images a second", "in batches of")]
-    for name, one in costs.items():
+    for name, one in found.items():
         numbers = (f"{count:,}" for count in (one.parameters, one.multiply_adds, one.activations))
         megabytes = (f"{size / 1e6:,.2f}" for size in (one.weight_bytes, one.peak_bytes))
         rows.append((name, one.precision, *numbers, *megabytes, *speed_cells(one.speed)))
