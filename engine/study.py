@@ -37,14 +37,22 @@ class StudyError(RunError):
 
 @cache
 def database(storage: str) -> "optuna.storages.RDBStorage":
-    """The database at a URL, once a process. Raises StudyError."""
+    """The database at a URL, once a process."""
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = {"connect_args": {"timeout": PATIENCE}} if storage.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(storage, engine_kwargs=options)
+
+
+@contextmanager
+def explained(storage: str) -> Iterator[None]:
+    """Within, a database that cannot be had or written to raises StudyError."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        return optuna.storages.RDBStorage(storage, engine_kwargs=options)
+        yield
     except (ImportError, OSError, SQLAlchemyError, ValueError, optuna.exceptions.OptunaError) as error:
         raise StudyError(f"hydra.sweeper.storage={storage}: {str(error).splitlines()[0]}") from None
 
@@ -73,6 +81,7 @@ def trial_of(study: "optuna.Study", number: int) -> "optuna.Trial":
     """A trial by its number, to add to it, whichever process has begun it."""
     import optuna
 
+    # Private, but the one way: Optuna gives such an object only to the process that asks for a new trial.
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
@@ -141,9 +150,8 @@ class Search:
         """Within, the trials of this process are its own."""
         from filelock import FileLock
 
-        with FileLock(self.owner):
+        with FileLock(self.owner):  # the file stays, for a trial of it that another process has the run of
             yield
-        self.owner.unlink(missing_ok=True)
 
     def next_trials(self, at_once: int) -> list["optuna.Trial"]:
         """At most so many trials to do now: those that a process left behind, then new ones; none at the end."""
@@ -218,36 +226,44 @@ def begin(
     `fixed` are the words of the command that all trials have, but for those that alter no result. Raises StudyError
     where the study was begun with others, or searched other values.
     """
-    import optuna
     from filelock import FileLock
 
     lock, owner = lock_of(storage, directory), directory.resolve() / f".owner-{secrets.token_hex(4)}"
-    try:
+    with explained(storage):
         directory.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"hydra.sweeper.storage={storage}: {error.strerror}") from None
-    with FileLock(lock):
-        study = optuna.create_study(
-            study_name=study_name, storage=database(storage), direction="maximize", load_if_exists=True
-        )
-        before = study.user_attrs.setdefault("fixed", sorted(fixed))
-        if before != sorted(fixed):
-            raise StudyError(
-                f"hydra.sweeper.study_name={study_name}: this study was begun with "
-                f"{' '.join(before) or 'no other settings'}; for another one give another name"
-            )
-        study.set_user_attr("fixed", before)
+        with FileLock(lock):
+            study = opened(storage, study_name, sorted(fixed))
+        require_same_values(study, space)
+        return Search(study=study, space=space, lock=lock, owner=owner, **options)
+
+
+def opened(storage: str, study_name: str, fixed: list[str]) -> "optuna.Study":
+    """A study as it is, or a new one. Raises StudyError for one whose trials have other words than `fixed`."""
+    import optuna
+
+    study = optuna.create_study(
+        study_name=study_name, storage=database(storage), direction="maximize", load_if_exists=True
+    )
+    before = study.user_attrs.get("fixed", fixed)
+    if before != fixed:
+        begun = " ".join(before) or "no other settings"
+        raise StudyError(f"hydra.sweeper.study_name={study_name}: that was begun with {begun}; give another name")
+    study.set_user_attr("fixed", fixed)
+    return study
+
+
+def require_same_values(study: "optuna.Study", space: dict[str, "optuna.distributions.BaseDistribution"]) -> None:
+    """Raise StudyError for a study that searched other values of a list; an interval may be another."""
+    from optuna.distributions import check_distribution_compatibility
+
     for trial in study.get_trials(deepcopy=False):
         for key in space.keys() & trial.distributions.keys():
             try:
-                optuna.distributions.check_distribution_compatibility(trial.distributions[key], space[key])
+                check_distribution_compatibility(trial.distributions[key], space[key])
             except ValueError:
-                raise StudyError(
-                    f"hydra.sweeper.study_name={study_name}: this study searched other values of {key}; "
-                    "for another one give another name"
-                ) from None
-    return Search(study=study, space=space, lock=lock, owner=owner, **options)
+                name = f"hydra.sweeper.study_name={study.study_name}"
+                raise StudyError(f"{name}: that searched other values of {key}; give another name") from None
 
 
 def finished(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:

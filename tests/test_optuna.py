@@ -212,19 +212,19 @@ def test_a_trial_that_is_not_over_is_told_nothing(begin, tmp_path):
 
 def test_another_search_is_not_mixed_with_a_study(begin):
     begin(values=CategoricalDistribution(["a", "b"])).next_trials(1)
-    with pytest.raises(study.StudyError, match="this study was begun with seed=1; for another one"):
+    with pytest.raises(study.StudyError, match="that was begun with seed=1; give another name"):
         begin(fixed=["seed=2"])
     for values in (CategoricalDistribution(["a", "c"]), FloatDistribution(0, 1)):
-        with pytest.raises(study.StudyError, match="this study searched other values of x"):
+        with pytest.raises(study.StudyError, match="that searched other values of x"):
             begin(values=values)
 
 
-@pytest.mark.parametrize("file", ["text", "a/b/../../text/study.db"])
-def test_what_is_no_database_is_said_in_a_line(file, tmp_path):
+def test_what_is_no_database_is_said_in_a_line(begin, tmp_path):
     (tmp_path / "text").write_text("no database " * 99)
-    with pytest.raises(study.StudyError) as refused:
-        study.database(f"sqlite:///{tmp_path}/{file}").get_all_studies()
-    assert "\n" not in str(refused.value)
+    for file in ("text", "text/study.db"):
+        with pytest.raises(study.StudyError, match=r"hydra\.sweeper\.storage=sqlite:///") as refused:
+            begin(file=file)
+        assert "\n" not in str(refused.value)
 
 
 # What ends early
