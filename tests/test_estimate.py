@@ -46,7 +46,8 @@ def test_files_of_a_folder_are_counted(tmp_path):
     assert (kind.size, kind.classes, kind.side) == (3, 2, 40)
 
 
-def test_memory_is_that_of_its_parts():
+def test_memory_is_that_of_its_parts(monkeypatch):
+    monkeypatch.setattr(estimate, "LONG_ENOUGH", 0)  # the time does not matter
     sgd, adam, average, parts, twice = (
         estimate.measured(*kinds(words)).memory
         for words in (
