@@ -70,11 +70,11 @@ def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
     """Within, what each module of attention says of the last batch, by its name, in the order of the layers."""
     heard: dict[str, Reading] = {}
 
-    def hear(name: str, module: nn.Module, x: Tensor) -> None:
-        heard[name] = Reading(readings(module, x), x.shape[-1])
+    def hear(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        heard[name] = Reading(readings(module, x), output.shape[-1])
 
     handles = [
-        module.register_forward_hook(lambda module, inputs, _, name=name: hear(name, module, inputs[0]))
+        module.register_forward_hook(lambda module, inputs, output, name=name: hear(name, module, *inputs, output))
         for name, module in attending(model).items()
     ]
     try:
@@ -98,12 +98,13 @@ class Gate:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """As plain data; between classes the standard deviation, averaged over channels or kernels."""
+        """As plain data: means over all channels, or of kernels, which share 1 among them, those of the last."""
+        weights = self.weights if self.what == "channels" else self.weights[:, -1:]
         return {
             "module": self.name,
             "side": self.side,
-            "mean": float(np.nanmean(self.weights)),
-            "between_classes": float(np.nanstd(self.weights, axis=0).mean()),
+            "mean": float(np.nanmean(weights)),
+            "between_classes": float(np.nanstd(weights, axis=0).mean()),
         }
 
 
@@ -230,8 +231,8 @@ def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterato
     """What there is to see, each with how to read it."""
     note = (
         f"How far the weights of {len(gates)} modules depend on the class: the standard deviation between the means of "
-        "the classes, averaged over channels or kernels. Near 0 a module weighs all classes alike. In the table those "
-        "that the pictures below are of, in the order of the layers."
+        "the classes, averaged over the channels; of kernels that of the last. Near 0 all classes are weighed alike. "
+        "In the table, in the order of the layers, the modules of the pictures below."
     )
     yield Section("Attention by depth", note, gate_rows(gates, shown), embedded(depth_picture(gates)))
     if shown.channels:
@@ -289,6 +290,9 @@ def kernel_picture(shown: Shown) -> "Figure":
     weights = np.stack([values[:, -1] for values in shown.kernels.values()], axis=1)
     canvas, (axes,) = plot.figure(width=9.5, height=1 + 0.24 * len(shown.classes))
     heat_map(axes, weights, shown.classes)
+    units = weights.shape[1]
+    axes.set_xticks((np.arange(units) + 0.5) / units, range(1, units + 1))
+    axes.set_xlabel("unit, in the order of the layers", color=plot.INK)
     return canvas
 
 
