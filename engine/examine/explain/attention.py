@@ -234,6 +234,8 @@ def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterato
         "the classes, averaged over the channels; of kernels that of the last. Near 0 all classes are weighed alike. "
         "In the table, in the order of the layers, the modules of the pictures below."
     )
+    classes = len(gates[0].weights)
+    some = f" Of {classes} classes {len(shown.classes)} are shown." if classes > len(shown.classes) else ""
     yield Section("Attention by depth", note, gate_rows(gates, shown), embedded(depth_picture(gates)))
     if shown.channels:
         note = (
@@ -241,14 +243,14 @@ def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterato
             "column is a channel, in the order of their means. Where all rows are the same the module weighs every "
             "class alike; where a column changes from row to row its channel is kept for some classes."
         )
-        yield Section("Attention: channels by class", note, picture=embedded(channel_picture(shown)))
+        yield Section("Attention: channels by class", note + some, picture=embedded(channel_picture(shown)))
     if shown.kernels:
         note = (
             f"The share of the kernel of {shown.sides[-1]} x {shown.sides[-1]} pixels beside that of "
             f"{' and '.join(f'{side} x {side}' for side in shown.sides[:-1])}, averaged over the channels, by class "
             "and by depth: a column is a unit, in the order of the layers. Bright: the network looks further."
         )
-        yield Section("Attention: kernels by class", note, picture=embedded(kernel_picture(shown)))
+        yield Section("Attention: kernels by class", note + some, picture=embedded(kernel_picture(shown)))
     if shown.places:
         note = (
             "The weights of the places, averaged over the channels, for the first test image of each class, in the "
