@@ -22,7 +22,7 @@ class Group:
     """Epochs of one run in some processes with some threads each, which wait in between."""
 
     def __init__(self, processes: int, threads: int, network: str, *, batch_size: int, seconds: float):
-        start, pipes = multiprocessing.get_context("spawn"), []
+        start, pipes, self.processes = multiprocessing.get_context("spawn"), [], []
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -31,7 +31,8 @@ class Group:
             environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             arguments = (theirs, environment, threads, network, batch_size, seconds)
-            start.Process(target=rank_of_group, args=arguments, daemon=True).start()
+            self.processes.append(start.Process(target=rank_of_group, args=arguments, daemon=True))
+            self.processes[-1].start()
             theirs.close()
             pipes.append(mine)
         self.pipes = pipes
@@ -47,6 +48,8 @@ class Group:
         """Let the processes go."""
         for pipe in self.pipes:
             pipe.send(False)
+        for process in self.processes:
+            process.join()
 
 
 def rank_of_group(
