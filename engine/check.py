@@ -390,11 +390,6 @@ def require_checkpoint(file: Path) -> None:
 
 def check_evaluation(config: DictConfig) -> None:
     """Refuse what evaluate.py cannot do with these networks, or not at once."""
-    several = len(find_checkpoints(config.checkpoint)) > 1
-    if several and config.every_tta:
-        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
-    if several and config.explain:
-        raise CommandError("explain=true: pictures of one network; give one checkpoint")
     if config.cost_compile and not config.cost:
         raise CommandError("cost_compile=true: it adds to the table of cost=true, set that as well")
     for key in ("robustness_root", "robustness_limit"):
@@ -402,6 +397,11 @@ def check_evaluation(config: DictConfig) -> None:
             raise CommandError(f"{key}={config[key]}: says how robustness is measured, which wants robustness=true")
     if config.predict is not None and config.export is not None:
         raise CommandError("predict= and export=: one at a time")
+    several = len(find_checkpoints(config.checkpoint)) > 1
+    if several and config.every_tta:
+        raise CommandError("every_tta=true: a table of one network; give one checkpoint")
+    if several and config.explain:
+        raise CommandError("explain=true: pictures of one network; give one checkpoint")
     if config.predict is not None:
         check_instead(config, "predict", several=several, without=[*PARTS, "root"])
         if missing := [path for path in one_or_more(config.predict) if not os.path.exists(os.path.expanduser(path))]:

@@ -134,7 +134,7 @@ def leave(error: Exception) -> NoReturn:
         raise SystemExit(status)
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
-    said = one_line(reason(error))
+    said = one_line(" ".join(reason(error).split()))
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     print(f"{name}: {said}", file=sys.stderr)

@@ -266,7 +266,7 @@ def run_of(accuracy: float, *, seed: int = 0, dataset: str = "cifar10", changed:
     """A finished run of a recipe that promises 92.1 +- 0.4 %."""
     expected = {"test_accuracy": 92.1, "tolerance": 0.4, "source": "Somebody 2016", "changed": list(changed)}
     found = {"status": "finished", "recipe": "mine", "dataset": dataset, "test_accuracy": accuracy, "seed": seed}
-    return Run(Path("run"), {}, found | {"expected": expected} | result)
+    return Run(Path("run"), {}, {}, frozenset(), found | {"expected": expected} | result)
 
 
 def test_results_are_put_beside_what_was_published():
