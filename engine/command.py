@@ -39,6 +39,7 @@ from engine.sweep import job_directory, which_sweep
 HARMLESS = {*FREE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
 HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 LONGEST = 600  # characters of an answer
+PATIENCE = 10  # seconds in which the first of several processes says what is wrong
 
 
 def command_line(config_name: str) -> list[DictConfig]:
@@ -130,6 +131,8 @@ def leave(error: Exception) -> NoReturn:
     status = getattr(error, "status", 2)
     if getattr(error, "is_final", True):
         note_over(status)
+    if not leads() and not hasattr(error, "is_said"):
+        time.sleep(PATIENCE)  # what started them ends the first as soon as another has ended, said or not
     if getattr(error, "is_said", not leads()):
         raise SystemExit(status)
     program = Path(sys.argv[0])
