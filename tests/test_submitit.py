@@ -31,13 +31,16 @@ cp "$1" {place}/script.sh
 {then}
 """
 REFUSES = "echo 'sbatch: error: invalid partition specified: short' >&2; exit 1"
-# Begins both jobs of the array, and once more the one for which scontrol has asked.
+# Begins both jobs of the array, before it has answered, and once more the one for which scontrol has asked. As SLURM
+# does, it runs its own copy of the script: submitit moves the one that it wrote as soon as it has the answer.
 BEGINS = """
 for task in 0 1; do
   ( export SLURM_JOB_ID=7$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1
-    sh "$1"; while [ -e {place}/requeued_7_$task ]; do rm {place}/requeued_7_$task; sh "$1"; done
+    again() { sh {place}/script.sh; }
+    again; while [ -e {place}/requeued_7_$task ]; do rm {place}/requeued_7_$task; again; done
     touch {place}/ended_7_$task ) > /dev/null 2>&1 &
 done
+sleep 1
 echo Submitted batch job 7
 """
 SRUN = """#!/bin/sh
@@ -46,6 +49,7 @@ while [ "${1#--}" != "$1" ]; do
   case $1 in --output) out=$(file "$2"); shift ;; --error) err=$(file "$2"); shift ;; esac
   shift
 done
+mkdir -p "$(dirname "$out")"
 exec "$@" >> "$out" 2>> "$err"
 """
 SACCT = """#!/bin/sh
