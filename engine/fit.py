@@ -129,7 +129,7 @@ def require_finite(state: TrainState, record: dict[str, float]) -> None:
         found = f"the val loss became {record['val_loss']} in {epoch}"
     elif state.skipped and not totals.images:
         found = f"no batch of {epoch} had a finite loss and gradient"
-    elif not math.isfinite(state.norms()["weight_norm"]):
+    elif not math.isfinite(state.weight_norm()):
         found = f"a weight is no longer a number in {epoch}"
     if found:
         raise Diverged(f"{found}, learning rate {rate:.2g}")

@@ -38,10 +38,15 @@ def predicted(logits: np.ndarray) -> np.ndarray:
     return logits.argmax(1)
 
 
-def surest_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The probability of the class with the largest logit, float64 [N]."""
+    return np.exp(log_probabilities(logits).max(1))
+
+
+def surest_mistakes(labels: np.ndarray, predictions: np.ndarray, confidences: np.ndarray) -> np.ndarray:
     """The numbers of the images that are answered wrongly, int64 [n], those with the surest answers first."""
-    wrong = np.flatnonzero(predicted(logits) != labels)
-    return wrong[np.argsort(-log_probabilities(logits).max(1)[wrong], kind="stable")]
+    wrong = np.flatnonzero(predictions != labels)
+    return wrong[np.argsort(-confidences[wrong], kind="stable")]
 
 
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
@@ -114,13 +119,12 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> lis
 
     Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599, sec. 2.
     """
-    confidence = np.exp(log_probabilities(logits).max(1))
-    correct = predicted(logits) == labels
+    sure, correct = confidence(logits), predicted(logits) == labels
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
     images = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, of, minlength=bins) / images for of in (confidence, correct)]
+        means = [np.bincount(place, of, minlength=bins) / images for of in (sure, correct)]
     columns = (edges[:-1], edges[1:], images, *means)
     return [Bin(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
 

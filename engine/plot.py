@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine.chart import Axis
 
@@ -42,9 +42,14 @@ def figure(
 def save(canvas: "Figure", file: Path) -> None:
     """Write a figure as PNG, with its directory."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    write(canvas, file, dpi=160)
+
+
+def write(canvas: "Figure", file: Path | BinaryIO, *, dpi: int) -> None:
+    """Write a figure as PNG, with so many pixels an inch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
-        canvas.savefig(file, dpi=160, format="png")
+        canvas.savefig(file, dpi=dpi, format="png")
 
 
 def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[float, int], str]) -> None:

@@ -79,17 +79,20 @@ class TrainState:
         self.skipped = 0
         return totals
 
+    def weight_norm(self) -> float:
+        """The L2 norm of all weights. Waits for the device."""
+        return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.model.parameters()]))
+
     def norms(self) -> dict[str, float]:
         """The L2 norms of all weights, and of the gradient that the last step went along. Waits for the device.
 
         A gradient that was scaled for fp16 may lie there as it was, and is left out.
         """
-        parameters = list(self.model.parameters())
-        tensors = {"weight_norm": [parameter.detach() for parameter in parameters]}
-        gradient = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norms = {"weight_norm": self.weight_norm()}
+        gradient = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         if gradient and not self.scaler.is_enabled():
-            tensors["gradient_norm"] = gradient
-        return {name: float(torch.nn.utils.get_total_norm(some)) for name, some in tensors.items()}
+            norms["gradient_norm"] = float(torch.nn.utils.get_total_norm(gradient))
+        return norms
 
     @property
     def seconds(self) -> float:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -16,6 +15,7 @@ from torch.utils.tensorboard.summary import custom_scalars, image, text
 from data.dataset import Images
 from data.loader import TrainLoader
 from engine import metrics
+from engine.counts import answer
 from engine.drawing import MOST_CLASSES, confusion, tiles
 from engine.evaluate import Evaluation
 from engine.logging import RunLog
@@ -54,29 +54,23 @@ def beginning(
 
 def ending(tested: Evaluation, images: Images, classes: Sequence[str]) -> Iterator[Summary]:
     """What the test on `images` came to: the confusion matrix, and the surest mistakes."""
-    labels, taken = images.labels.cpu().numpy(), tested.predicted.numpy()
+    labels, taken, sure = images.labels.cpu().numpy(), tested.predicted.numpy(), tested.confidence.numpy()
     counts = metrics.confusion_matrix(labels, taken, len(classes))
     if len(classes) <= MOST_CLASSES:
         yield image("confusion matrix", confusion(counts, classes), dataformats="HWC")
-    wrong = np.flatnonzero(labels != taken)
-    surest = wrong[np.argsort(-tested.confidence.numpy()[wrong], kind="stable")][:MISTAKES]
+    surest = metrics.surest_mistakes(labels, taken, sure)[:MISTAKES]
     if len(surest):
-        lines = [
-            (classes[labels[index]], classes[taken[index]], f"{100 * tested.confidence[index]:.0f} %")
-            for index in surest
-        ]
-        yield image(
-            "surest mistakes", tiles(images.images[torch.from_numpy(surest)].cpu().numpy(), lines), dataformats="HWC"
-        )
+        lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in surest]
+        pixels = images.images[torch.from_numpy(surest)].cpu().numpy()
+        yield image("surest mistakes", tiles(pixels, lines), dataformats="HWC")
 
 
-@torch.no_grad()
 def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
     """The parts of a network for an image [C, H, W]: name, class, output, parameters, multiply-adds.
 
     Dashes stand for what is not there in evaluation, as of auxiliary heads.
     """
-    before, found, training = {}, {}, model.training
+    before, found = {}, {}
     counter = FlopCounterMode(display=False)
 
     def enter(part: nn.Module, _: object) -> None:
@@ -87,10 +81,8 @@ def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
 
     hooks = [part.register_forward_pre_hook(enter) for part in model.modules()]
     hooks += [part.register_forward_hook(leave) for part in model.modules()]
-    model.eval()
     with counter:
-        model.forward(torch.zeros(1, *image_shape, device=next(model.parameters()).device))
-    model.train(training)
+        answer(model, image_shape)
     for hook in hooks:
         hook.remove()
     rows: list[Sequence[str]] = [("part", "class", "output", "parameters", "multiply-adds")]

@@ -2,12 +2,13 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from engine import plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +46,7 @@ class Part:
 def embedded(figure: "Figure") -> str:
     """A picture as the base64 of its PNG."""
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it; the tables have the name
-        figure.savefig(file, dpi=130, format="png")
+    plot.write(figure, file, dpi=130)
     return base64.b64encode(file.getvalue()).decode()
 
 

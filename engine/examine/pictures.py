@@ -46,13 +46,13 @@ class Mistake:
 
 def worst_mistakes(examined: Examined, count: int = MISTAKES) -> list[Mistake]:
     """The images that the network is surest of and wrong about, the surest first."""
-    confidence, taken = np.exp(metrics.log_probabilities(examined.logits).max(1)), metrics.predicted(examined.logits)
+    labels, taken, sure = examined.labels, metrics.predicted(examined.logits), metrics.confidence(examined.logits)
     return [
         Mistake(
             examined.images.images[int(index)].cpu().numpy(),
-            examined.classes[examined.labels[index]],
+            examined.classes[labels[index]],
             examined.classes[taken[index]],
-            float(confidence[index]),
+            float(sure[index]),
         )
-        for index in metrics.surest_mistakes(examined.logits, examined.labels)[:count]
+        for index in metrics.surest_mistakes(labels, taken, sure)[:count]
     ]

@@ -108,9 +108,10 @@ def grad_cam(trained: Trained, images: Unseen) -> Part:
     """What spoke for the answers to some test images; the answers are those to the image itself, in fp32."""
     precision = Precision("fp32", trained.precision.device)
     logits, labels = (values.numpy() for values in answers(trained.model, images.test, precision=precision))
-    answered = np.where(metrics.predicted(logits) == labels, labels, -1)
+    taken = metrics.predicted(logits)
+    answered = np.where(taken == labels, labels, -1)
     firsts = first_of_each(answered, shown_classes(labels, len(trained.classes)), RIGHT)
-    surest = metrics.surest_mistakes(logits, labels)[:MISTAKES].tolist()
+    surest = metrics.surest_mistakes(labels, taken, metrics.confidence(logits))[:MISTAKES].tolist()
     looked, place = looks(trained, images.test.images, logits, [*firsts, *surest])
     right, wrong = looked[: len(firsts)], looked[len(firsts) :]
     side = " x ".join(map(str, next(iter(looked[0].maps.values())).shape))
