@@ -5,6 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
+from bench.on_paper import Links, Network, network
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -27,3 +29,25 @@ def test_a_benchmark_prints_its_table(command, arguments, rows):
     assert len({row.count("|") for row in table}) == 1
     for row in table[2:]:
         assert all(float(figure.replace(",", "")) > 0 for figure in re.findall(r"\| ([\d.,]+) (?=\|)", row))
+
+
+def test_on_paper_a_step_is_no_shorter_than_its_computation_its_operators_and_its_messages():
+    links = Links(a_machine=8, within=1e9, between=1e8, hop_within=1e-6, hop_between=1e-5)
+    assert links.all_reduce(2, 1e9) == pytest.approx(2 * 1e-6 + 1)  # each sends half and receives half, twice
+    assert links.all_reduce(8, 0) == pytest.approx(2 * 3e-6)
+    assert links.all_reduce(32, 1e8) == pytest.approx(2 * (3e-6 + 2e-5) + 2 * 31 / 32)
+    one = Network("one", gradient=4_000_000, norms=10, operators=100, seconds_an_image=1e-3)
+    assert one.step(links, 1, 50, start=1e-6) == (pytest.approx(0.05), 0)
+    assert one.step(links, 1, 50, start=1e-2) == (pytest.approx(1), 0)
+    norms = 3 * 10 * 2 * 3e-6
+    assert one.step(links, 8, 400, start=0) == (pytest.approx(0.05 + norms), pytest.approx(norms))  # the rest is hidden
+    exposed = links.all_reduce(8, 4_000_000) - 2 / 3 * 1e-3
+    assert one.step(links, 8, 8, start=0)[1] == pytest.approx(exposed + norms)
+
+
+def test_on_paper_a_network_is_counted():
+    found = network("resnet20=2000", reached=1)
+    assert (found.gradient, found.norms, found.seconds_an_image) == (4 * 269_722, 19, 0.0005)
+    # A convolution, a batch norm and backward one operator for each of both; sums, activations, the head.
+    assert 4 * 19 < found.operators < 15 * 19
+    assert network("lenet5", reached=3 * 651_720).seconds_an_image == 1
