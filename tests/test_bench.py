@@ -1,11 +1,37 @@
 """The benchmarks run and print their tables; what the figures are is no test's business."""
 
 import re
+import time
 
 import pytest
 from conftest import ROOT
 
 from bench.on_paper import Links, Network, network
+from bench.tensorboard import timed
+
+
+class Writer:
+    """Two methods, of which one calls the other."""
+
+    def page(self) -> str:
+        time.sleep(0.01)
+        return self.line() + self.line()
+
+    def line(self) -> str:
+        time.sleep(0.02)
+        return "line"
+
+
+def test_time_within_a_call_within_a_call_is_counted_once():
+    with timed([(Writer, "page"), (Writer, "line")]) as seconds:
+        assert Writer().page() == "lineline"
+        begun = time.perf_counter()
+        assert Writer().line() == "line"
+        last = time.perf_counter() - begun
+    Writer().page()
+    assert len(seconds) == 2
+    assert seconds[0] >= 0.05
+    assert 0.02 <= seconds[1] <= last
 
 
 @pytest.mark.slow
@@ -18,8 +44,10 @@ from bench.on_paper import Links, Network, network
         (("bench.ranks", "--rounds", "1", "--seconds", "0.05", "lenet5"), 1),
         (("bench.roofline", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
         (("bench.start", "--rounds", "1", "--images", "200", "lenet5"), 2),
+        (("bench.evaluation", "--rounds", "1", "--images", "100", "--workers", "1", "lenet5"), 1),
+        (("bench.tensorboard", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
     ],
-    ids=["augment", "standard", "bare", "ranks", "roofline", "start"],
+    ids=["augment", "standard", "bare", "ranks", "roofline", "start", "evaluation", "tensorboard"],
 )
 def test_a_benchmark_prints_its_table(command, arguments, rows):
     ended = command("-m", *arguments, cwd=ROOT, PYTHONWARNINGS="default")

@@ -1,0 +1,103 @@
+"""What a training run spends on TensorBoard: python -m bench.tensorboard
+
+The calls are timed within epochs of a few seconds; what they cost does not depend on the number of images, so that an
+epoch of --images takes as long as these images take at the same speed. What a run does beside its epochs counts as no
+time at all, so that the share is rather too large.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from bench.sides import Ours, parser
+from bench.start import seconds_to_import
+from bench.timing import rate, surroundings
+from engine import build, report, tensorboard
+from engine.logging import RunLog
+from engine.state import TrainState
+
+NETWORKS = ["lenet5", "resnet20"]
+CALLS = [(RunLog, "show"), (RunLog, "in_tensorboard"), (RunLog, "close_events"), (TrainState, "norms")]
+
+
+@contextmanager
+def timed(calls: Sequence[tuple[type, str]]) -> Iterator[list[float]]:
+    """Seconds of each call of these methods; one from within another is part of that."""
+    seconds, inside = [], False
+
+    def with_clock(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return method(*arguments)
+            inside, begun = True, time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                inside = False
+                seconds.append(time.perf_counter() - begun)
+
+        return call
+
+    with ExitStack() as stack:
+        for owner, name in calls:
+            stack.enter_context(patch.object(owner, name, with_clock(getattr(owner, name))))
+        yield seconds
+
+
+def importing(rounds: int) -> float:
+    """Seconds that importing TensorBoard's writer takes beyond importing torch."""
+    modules = "torch", "torch, torch.utils.tensorboard"
+    times = zip(*([seconds_to_import(module) for module in modules] for _ in range(rounds)), strict=True)
+    without, with_writer = map(statistics.median, times)
+    return with_writer - without
+
+
+def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
+    """Seconds of TensorBoard at the beginning, in an epoch and at the end of a run; images a second of its epochs."""
+    config, parts, log = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images), ours.parts, ours.log
+    choices, plain = {"model": ours.network, "dataset": "shapes"}, build.plain(config)
+    facts = log.facts = report.introduce(choices, config.seed, parts)
+    with timed(CALLS) as seconds:
+        with log:
+            tensorboard.begin(log, parts.state.model, parts.loaders.train, config=plain, facts=facts)
+            spent, rates = [sum(seconds)], []
+            for _ in range(rounds):
+                rates.append(rate(ours))
+                spent.append(sum(seconds))
+            figures, tested = report.final_test(parts)
+            log.show(tensorboard.ending(tested, parts.loaders.test.images, parts.splits.classes))
+            log.finish(figures, hyperparameters=build.hyperparameters(config, choices, []))
+        ending = sum(seconds) - spent[-1]
+    epoch = statistics.median(after - before for before, after in pairwise(spent))
+    return spent[0], epoch, ending, statistics.median(rates)
+
+
+def main() -> None:
+    """Print the table, in Markdown."""
+    options = parser("tensorboard", __doc__, NETWORKS)
+    options.add_argument("--images", type=int, default=50_000, help="of an epoch")
+    options.add_argument("--epochs", type=int, default=30, help="of a run")
+    arguments = options.parse_args()
+    torch.set_num_threads(arguments.workers)
+    imported = importing(arguments.rounds)
+    print(f"{surroundings(arguments.workers)}; milliseconds, and their share of a run of {arguments.epochs} epochs\n")
+    print(f"| network | epoch of {arguments.images:,} images, s | import | beginning | an epoch | end | share |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for network in arguments.networks:
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        beginning, epoch, ending, speed = costs(ours, rounds=arguments.rounds)
+        once, seconds = imported + beginning + ending, arguments.images / speed
+        share = (once + arguments.epochs * epoch) / (once + arguments.epochs * seconds)
+        figures = " | ".join(f"{1000 * spent:,.1f}" for spent in (imported, beginning, epoch, ending))
+        print(f"| {network} | {seconds:,.1f} | {figures} | {100 * share:.2f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
