@@ -96,7 +96,7 @@ def main() -> None:
         once, seconds = imported + beginning + ending, arguments.images / speed
         share = (once + arguments.epochs * epoch) / (once + arguments.epochs * seconds)
         figures = " | ".join(f"{1000 * spent:,.1f}" for spent in (imported, beginning, epoch, ending))
-        print(f"| {network} | {seconds:,.1f} | {figures} | {100 * share:.2f} % |", flush=True)
+        print(f"| {network} | {seconds:,.1f} | {figures} | {100 * share:.3f} % |", flush=True)
 
 
 if __name__ == "__main__":
