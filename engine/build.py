@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from engine import study
 from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
+from engine.claims import MOST_COUNTED, is_whole
 from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
@@ -32,7 +33,7 @@ from engine.runtime import seed_everything, versions
 from engine.settings import leaves
 from engine.state import TrainState
 from engine.step import TrainStep
-from engine.tta import Views
+from engine.tta import Views, as_it_is, mean_logits
 
 # A run is done, not what it is.
 HOW = {"resume", "resume_force", "sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
@@ -429,7 +430,17 @@ def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
         model.to(here.device, memory_format=here.memory_format)
         normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
         views = instantiate(saved["tta"] if tta is None else tta)
-        return Trained(model, name, classes, image_shape, normalize, here.precision, views)
+        found = Trained(model, name, classes, image_shape, normalize, here.precision, views)
+        answer_to_black(found if tta is None else replace(found, views=as_it_is))
+        return found
+
+
+@torch.no_grad()
+def answer_to_black(trained: Trained) -> torch.Tensor:
+    """The logits [1, K] of a black image of the shape that a checkpoint says; raises what comes of settings at odds."""
+    black = torch.zeros(1, *trained.image_shape, device=trained.precision.device)
+    with trained.precision.autocast():
+        return mean_logits(trained.model.eval(), trained.normalize(black), trained.views)
 
 
 @dataclass(frozen=True)
@@ -443,7 +454,8 @@ class Unseen:
 def unseen(checkpoint: dict[str, Any], trained: Trained, *, eval_batch_size: int | None, root: str | None) -> Unseen:
     """The images that the training with this checkpoint did not use; where an argument is None, as they were then.
 
-    Raises CheckpointError if that data set has other classes, or is not described, and RunError if it cannot be read.
+    Raises CheckpointError if that data set has other classes, no test images or ones of another shape, or is not
+    described, and RunError if it cannot be read.
     """
     with described():
         saved = checkpoint["config"]
@@ -455,9 +467,15 @@ def unseen(checkpoint: dict[str, Any], trained: Trained, *, eval_batch_size: int
             config.dataset.root = root
         if eval_batch_size is not None:
             config.trainer.eval_batch_size = eval_batch_size
+        if not is_whole(config.trainer.eval_batch_size, 1, MOST_COUNTED):
+            raise CheckpointError(f"the checkpoint says eval_batch_size={config.trainer.eval_batch_size}")
         images = splits(config)
         if list(images.classes) != trained.classes:
             raise CheckpointError(f"the data set has the classes {images.classes}, the network knows {trained.classes}")
+        count, *shape = images.test.images.shape
+        if shape != list(trained.image_shape) or count == 0:
+            there = f"{count} test images of {shape}"
+            raise CheckpointError(f"the data set has {there}, the network was trained on {trained.image_shape}")
         test, val = (evaluation_loader(config, some, trained.normalize) for some in (images.test, images.val))
         return Unseen(test, val)
 
@@ -468,15 +486,22 @@ def every_tta() -> dict[str, Views]:
     return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
 
 
-def require_own_code(node: Any, allowed: frozenset[str]) -> None:
-    """Refuse a configuration out of a file that names code beyond `allowed`, or that refers to anything."""
+def require_own_code(group: Any, allowed: frozenset[str]) -> None:
+    """Refuse a group of settings out of a file that builds nothing, names code beyond `allowed`, or has references."""
+    if not isinstance(group, dict) or "_target_" not in group:
+        raise CheckpointError("the checkpoint does not describe what it holds: a group of its settings builds nothing")
+    refuse_foreign(group, allowed)
+
+
+def refuse_foreign(node: Any, allowed: frozenset[str]) -> None:
+    """Refuse settings that name code beyond `allowed`, or that refer to anything."""
     if isinstance(node, dict):
         if "_target_" in node and node["_target_"] not in allowed:
             raise CheckpointError(f"the checkpoint asks for {node['_target_']}, which conf/ does not name: refused")
         node = list(node.values())
     if isinstance(node, list):
         for member in node:
-            require_own_code(member, allowed)
+            refuse_foreign(member, allowed)
     elif isinstance(node, str) and "${" in node:
         raise CheckpointError(f"the checkpoint's configuration holds the reference {node}: refused")
 

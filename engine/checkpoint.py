@@ -7,7 +7,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.claims import impossible
 from engine.distributed import ALONE, Ranks
 from engine.errors import RunError
 from engine.logging import say
@@ -286,13 +287,24 @@ def is_own(content: Any) -> bool:
 
 
 def own_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A checkpoint of this program, with the weights by the network's own names. Raises CheckpointError."""
-    if content["format"] != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
+    """A checkpoint of this program, with the weights by the network's own names.
+
+    Raises CheckpointError, also for one that says of itself what cannot be.
+    """
     with described():
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
+        for said in (content, content["state"]):
+            require_possible(said, path)
         if "model" in content["state"]:
             content["state"]["model"] = without_wrappers(content["state"]["model"])
     return content
+
+
+def require_possible(said: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if a file says of itself what cannot be."""
+    if claim := impossible(said):
+        raise CheckpointError(f"{path} says {claim}")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from engine import build
 from engine.build import Trained
 from engine.check import one_or_more
-from engine.checkpoint import CheckpointError, NotSaved, described
+from engine.checkpoint import CheckpointError, NotSaved, described, require_possible
 from engine.errors import RunError
 from engine.examine.place import common_directory
 from engine.logging import say, write_text
@@ -61,18 +61,18 @@ def export(trained: Trained, checkpoint: dict[str, Any], given: str | Sequence[s
 
     Raises NotExported, NotSaved, and CheckpointError.
     """
+    place = common_directory([file])
     with described():
-        facts = facts_of(checkpoint)
+        facts, card = facts_of(checkpoint), model_card(trained, checkpoint, place)
         bare = trained.model.to("cpu", memory_format=torch.contiguous_format).eval()
         network = WithNormalization(bare, facts["mean"], facts["std"])
-    place = common_directory([file])
     for name in one_or_more(given):
         try:
             (place.path / "export").mkdir(exist_ok=True)
             difference = write(name, network, facts, place.path / "export")
             say(f"{place}/export/{FILES[name]}: logits differ by {difference:.1e} at most from the network's own")
             if name == "safetensors":
-                write_text(place.path / "export" / "README.md", model_card(trained, checkpoint, place))
+                write_text(place.path / "export" / "README.md", card)
         except OSError as error:
             raise NotSaved(f"{place}/export could not be written ({error.strerror or error})") from None
 
@@ -175,13 +175,15 @@ def texts(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of a .safetensors and its facts. Raises CheckpointError."""
+    """The weights of a .safetensors and its facts. Raises CheckpointError, also for facts that cannot be."""
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist")
     try:
         with described(), safe_open(file, framework="pt") as content:
             said = content.metadata() or {}
-            return load_file(file), {name: json.loads(said[name]) for name in FACTS}
+            facts = {name: json.loads(said[name]) for name in FACTS}
+            require_possible(facts, file)
+            return load_file(file), facts
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} holds no weights: {error}") from None
 
