@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.errors import RunError
 from engine.machine import DeviceError, choose_device
+from engine.network import heeding_silence
 from engine.rank import LAUNCH, is_one_of_several, leads
 from engine.runtime import random_states, restore_random_states, seed_everything
 from engine.sam import keep_buffers
@@ -164,14 +165,16 @@ def joined(device: str) -> Iterator[Ranks]:
                 raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
             torch.cuda.set_device(local)
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
-        yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
+        with heeding_silence() if are_machines() else nullcontext():
+            yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
         error.is_said = not is_first_to_say()
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             lost = RankLost(f"another process of this run has ended, or cannot be reached: {first_line(error)}")
-            lost.is_said = LAUNCH in os.environ or not leads()  # the project's own launcher says which it was
+            # The project's own launcher says which it was, unless that was on another machine.
+            lost.is_said = not is_first_here() if are_machines() else LAUNCH in os.environ or not leads()
             raise lost from error
         raise
     finally:
@@ -184,12 +187,23 @@ def is_first_to_say() -> bool:
     try:
         return dist.distributed_c10d._get_default_store().add("said", 1) == 1
     except (RuntimeError, ValueError):
-        return os.environ.get("LOCAL_RANK") == "0"
+        return is_first_here()
+
+
+def is_first_here() -> bool:
+    """Whether this is the first rank on its machine."""
+    return os.environ.get("LOCAL_RANK") == "0"
+
+
+def are_machines() -> bool:
+    """Whether some of the ranks are on another machine."""
+    everywhere = os.environ.get("WORLD_SIZE", "1")
+    return int(os.environ.get("LOCAL_WORLD_SIZE", everywhere)) < int(everywhere)
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of what torch says, without the places in its source."""
-    return str(error).splitlines()[0].rpartition("] ")[2][:150]
+    """The beginning of what torch says, without the places in its source and what is typical."""
+    return str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0][:150]
 
 
 # Batch normalisation over all ranks

@@ -282,6 +282,8 @@ def test_several_machines_must_know_where_they_meet(monkeypatch):
     with pytest.raises(RunError, match="must say where they meet"):
         meeting_place(composed("trainer.nodes=2"), 2)
     assert meeting_place(composed("trainer.rendezvous=here:1"), 2) == "here:1"
+    with pytest.raises(RunError, match="here: not HOST:PORT"):
+        meeting_place(composed("trainer.rendezvous=here"), 2)
 
 
 @pytest.mark.slow
