@@ -110,12 +110,12 @@ def test_a_machine_cut_off_is_noticed_and_all_go_on_when_it_is_back(lost, machin
     several = ("trainer.nodes=2", f"trainer.rendezvous={machines[0].address}:{PORT}", "trainer.max_restarts=1")
     command = (*words, *several, f"hydra.run.dir={run}", "resume=auto")
     errors = [tmp_path / f"{machine.name}.errors" for machine in machines]
+    assert Group(2, *words, directory=undisturbed).end() == [0, 0]
 
     running = [machine.begin(*command, errors=said) for machine, said in zip(machines, errors, strict=True)]
     wait_for((run / "checkpoints" / "previous.pt").exists, lambda: all(one.poll() is None for one in running))
     machines[lost].cut_off()
     cut = time.monotonic()
-    assert Group(2, *words, directory=undisturbed).end() == [0, 0]
     wait_for(lambda: "cannot be reached" in errors[1 - lost].read_text(), lambda: running[1 - lost].poll() is None)
     assert time.monotonic() - cut < SILENCE + 20
     assert weights(run)["step"] < weights(undisturbed)["step"]
