@@ -132,12 +132,18 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
 
 
 class Table(Callback):
-    """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1."""
+    """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1.
+
+    `directory` is that of the sweep which this process is at, to say how to go on with it.
+    """
+
+    directory: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep that was stopped by a failed job begins again."""
         self.begun, self.lost = time.time(), []
-        (Path(config.hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
+        Table.directory = Path(config.hydra.sweep.dir)
+        (Table.directory / STOPPED).unlink(missing_ok=True)
         if config.hydra.runtime.choices["hydra/launcher"].startswith("submitit_"):
             slurm.attend(self.lost)
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from engine import leaderboard, plot, slots, sweep
-from engine.command import chosen_options
+from engine.command import chosen_options, stoppable
 from engine.console import Console
 from engine.errors import RunError
 from engine.rundir import RunDirectory
@@ -323,6 +323,33 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
         name: figures[1] for name, figures in expected.items()
     }
     assert len(found) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
+def test_ctrl_c_among_jobs_beside_each_other_is_no_traceback(tmp_path):
+    """As a terminal sends it, to the jobs and to the process that waits for them."""
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep_estimate=false")
+    command = sweep_command(tmp_path, "seed=0,1", "trainer.max_epochs=5000", "sweep=s", *launcher)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("multirun/s/*/checkpoints/last.pt")):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+
+
+def test_ctrl_c_where_no_run_heeds_it_says_how_to_go_on(monkeypatch, capsys):
+    """Before there is a sweep there is nothing to say."""
+    for directory, said in ((None, ""), (Path("multirun/s"), "stopped; the same command with sweep=s goes on\n")):
+        monkeypatch.setattr(sweep.Table, "directory", directory)
+        with pytest.raises(SystemExit) as ended, stoppable():
+            raise KeyboardInterrupt
+        assert (ended.value.code, capsys.readouterr().out) == (130, said)
 
 
 def test_where_there_are_no_runs_there_is_no_table(tmp_path):
