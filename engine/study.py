@@ -315,7 +315,9 @@ def draw(study: "optuna.Study", file: Path) -> None:
     for panel in panels[count:]:
         panel.set_visible(False)
     best = [100 * max(trial.value for trial in ended[: end + 1]) for end in range(len(ended))]
-    panels[0].plot(list(heights), best, color=plot.COLOURS[1], drawstyle="steps-post")
+    if best:
+        panels[0].plot([*heights, trials[-1].number], [*best, best[-1]], color=plot.COLOURS[1], drawstyle="steps-post")
+    plot.whole_ticks(panels[0])
     panels[0].set_xlabel("trial, and the best so far", color=plot.INK)
     shares = importances(study, keys)
     for panel, key in zip(panels, [None, *keys], strict=False):

@@ -385,7 +385,7 @@ def test_a_study_and_the_same_command_again(tmp_path):
     (new,) = more.keys() - found.keys()
     assert (more[new]["status"], more[new]["epochs"]) == ("pruned", 1)
     assert "trial 5: pruned" in again.stdout
-    assert f"{new}: pruned after 1 epochs\n" in again.stdout
+    assert f"{new}: pruned after 1 epoch\n" in again.stdout
     assert (place / new / "checkpoints" / "last.pt").is_file()
 
 
