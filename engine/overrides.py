@@ -59,9 +59,9 @@ def unreadable(override: str) -> str:
     function = re.fullmatch(r"(\w+)\(.*\)", value)
     if function and function[1] not in (*FUNCTIONS, *CHANGING):
         return f"there is no {function[1]}(...); for a sweep there are {', '.join(FUNCTIONS)}"
-    if any(value.count(opening) != value.count(closing) for opening, closing in ("()", "[]", "{}")):
-        return "this is not KEY=VALUE, its brackets do not match; a value with special characters wants quotes of its own, 'KEY=\"VALUE\"'"
-    return "this is not KEY=VALUE; a value with special characters wants quotes of its own, 'KEY=\"VALUE\"'"
+    is_open = any(value.count(opening) != value.count(closing) for opening, closing in ("()", "[]", "{}"))
+    brackets = ", its brackets do not match" if is_open else ""
+    return f"this is not KEY=VALUE{brackets}; a value with special characters wants quotes of its own, 'KEY=\"VALUE\"'"
 
 
 def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:

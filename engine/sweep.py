@@ -164,7 +164,7 @@ class Table(Callback):
         lost = [run for run in runs if run.status == "failed" and run.result.stat().st_mtime >= self.begun]
         if lost:
             names = ", ".join(run.path.name for run in lost)
-            print(f"train.py: {len(lost)} of {len(runs)} jobs failed: {names}", file=sys.stderr)
+            print(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", file=sys.stderr)
         if (directory / STOPPED).exists():
             begins = f"the same command with {which_sweep(directory)} begins them"
             print(f"train.py: sweep_on_error=stop: the jobs behind it were not begun; {begins}", file=sys.stderr)
