@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine import sweep
-from engine.command import chosen_options, command_line, leave, stopped
+from engine.command import chosen_options, command_line, leave, stoppable, stopped
 from engine.errors import RunError
 from engine.launch import joined, launch
 from engine.memory import memory_explained
@@ -44,8 +44,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
 
     choices, overrides = chosen_options(config, job), job.overrides.task
     parts = build.parts(config, run, keep_data=job.mode == RunMode.MULTIRUN, ranks=ranks)
-    state, train = parts.state, parts.loaders.train
-    facts = report.introduce(choices, config.seed, parts)
+    state, train, facts = parts.state, parts.loaders.train, report.introduce(choices, config.seed, parts)
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     if config.init_only:
@@ -76,5 +75,6 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
 
 
 if __name__ == "__main__":
-    launch(command_line("config"))
-    main()
+    with stoppable():
+        launch(command_line("config"))
+        main()

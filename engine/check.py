@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -179,6 +180,8 @@ def check_hydra_name(override: Override, overrides: Sequence[Override], keys: di
     if plugin and chosen == "basic":
         raise CommandError(f"{line}: {plugin}=basic has nothing to set")
     is_own = plugin is not None and (CONF / plugin / f"{chosen}.yaml").is_file()
+    if plugin and not is_own:
+        require_installed(name, plugin, chosen)
     if name not in offered and (is_own or not plugin):
         hint = did_you_mean(name, offered) or f"; of those of Hydra there are {', '.join(offered)}"
         raise CommandError(f"{name}: no such key{hint}")
@@ -233,6 +236,16 @@ def keys_of_file(file: Path) -> list[tuple[tuple[str, ...], Key | None]]:
 def keys_of_text(text: str) -> list[tuple[tuple[str, ...], Key | None]]:
     """The keys of a file's text; the jobs of a sweep have most files in common."""
     return list(read_keys(text))
+
+
+def require_installed(name: str, plugin: str, chosen: str) -> None:
+    """Refuse a key that an installed launcher or sweeper does not have, by what it has told Hydra."""
+    place = plugin.replace("/", ".")
+    node = ConfigStore.instance().load(f"{plugin}/{chosen}.yaml").node
+    known = [f"{place}.{key}" for key in node if not str(key).startswith("_")]
+    if ".".join(name.split(".")[:3]) not in known:
+        hint = did_you_mean(name, known) or f"; {plugin}={chosen} has {', '.join(key.split('.')[2] for key in known)}"
+        raise CommandError(f"{name}: no such key{hint}")
 
 
 @contextmanager

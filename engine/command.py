@@ -33,7 +33,7 @@ from engine.rank import has_begun_again, is_one_of_several, leads, note_over, ov
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
 from engine.settings import FREE
-from engine.sweep import job_directory, which_sweep
+from engine.sweep import Table, job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
 HARMLESS = {*FREE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
@@ -155,6 +155,17 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
     else:
         say("stopped before the first step")
     raise SystemExit(status)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within, Ctrl-C ends the program without a traceback also where no run heeds it: between the jobs of a sweep."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if Table.directory is not None:
+            print(f"stopped; the same command with {which_sweep(Table.directory)} goes on", flush=True)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 # Flags

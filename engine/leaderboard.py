@@ -47,6 +47,11 @@ class Run:
         """Whether it has a result."""
         return self.result["status"] == "finished"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known what it is: what fails before it trains leaves no more than the reason."""
+        return "regularization" in self.result or self.is_finished
+
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The figures of its epochs."""
@@ -91,21 +96,20 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def configurations(runs: Iterable[Run]) -> list[list[Run]]:
-    """Finished runs, those together that differ in nothing but the seed, however their commands say it."""
+    """Runs, those together that differ in nothing but the seed, however their commands say it."""
     found: list[list[Run]] = []
     for run in runs:
-        if run.is_finished:
-            same = next((members for members in found if members[0].settings == run.settings), None)
-            found.append([run]) if same is None else same.append(run)
+        same = next((members for members in found if members[0].settings == run.settings), None)
+        found.append([run]) if same is None else same.append(run)
     return found
 
 
 def varied(runs: Iterable[Run]) -> list[str]:
-    """The groups and keys in which finished runs differ, but for the seed.
+    """The groups and keys in which runs differ that have begun to train, but for the seed.
 
     A key that comes with an option of a group counts only where runs with the same option differ in it.
     """
-    firsts = [members[0] for members in configurations(runs)]
+    firsts = [members[0] for members in configurations(run for run in runs if run.has_begun)]
     groups = dict.fromkeys(group for run in firsts for group in run.choices)
     follows = {name for run in firsts for name in run.follows}
     keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in follows)
@@ -157,7 +161,8 @@ class Row:
 def rows(runs: Sequence[Run]) -> list[Row]:
     """Finished runs by configuration, the best in validation first."""
     keys = varied(runs)
-    found = [Row(tuple(map(members[0].setting, keys)), members) for members in configurations(runs)]
+    done = configurations(run for run in runs if run.is_finished)
+    found = [Row(tuple(map(members[0].setting, keys)), members) for members in done]
     return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), row.settings))
 
 
@@ -250,6 +255,7 @@ def spoken(found: dict[str, float | int | None]) -> list[str]:
 
 
 TITLES = ("seeds", "val, %", "test, %", "to the first", "parameters", "multiply-adds", "images/s", "time")
+SIZES = ("parameters", "multiply-adds")  # of the network, which all runs may have in common
 
 
 def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -259,12 +265,20 @@ def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 
 def as_text(runs: Sequence[Run]) -> str:
-    """The table for a terminal, and below it what became of the runs that are not in it."""
+    """The table for a terminal, and below it what became of the runs that are not in it.
+
+    Sizes that all rows share are below it as well, for a narrower table.
+    """
     if not any(run.is_finished for run in runs):
         return "\n".join(["no run is finished", *unfinished(runs)])
     titles, body = cells(runs)
+    shared = [
+        place for place, title in enumerate(titles) if title in SIZES and len({line[place] for line in body}) == 1
+    ]
+    below = ", ".join(f"{body[0][place]} {titles[place]}" for place in shared)
+    titles, *body = [[cell for place, cell in enumerate(line) if place not in shared] for line in [titles, *body]]
     widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
-    left = len(titles) - len(TITLES)
+    left = len(varied(runs))
     lines = [
         "  ".join(
             f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
@@ -272,7 +286,7 @@ def as_text(runs: Sequence[Run]) -> str:
         ).rstrip()
         for line in [titles, *body]
     ]
-    return "\n".join([*lines, *notes(runs)])
+    return "\n".join([*lines, "", *([f"each network: {below}"] if below else []), how_to_read(runs), *unfinished(runs)])
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
@@ -293,10 +307,14 @@ def as_csv(runs: Sequence[Run]) -> str:
     return text.getvalue()
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
-    """How to read the table, and what it leaves out."""
-    how = "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
-    return ["", how, *unfinished(runs)]
+def how_to_read(runs: Sequence[Run]) -> str:
+    """What the table's figures are."""
+    found = rows(runs)
+    if any(len(row.runs) > 1 for row in found):
+        return "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
+    if len(found) == 1:
+        return "of a single seed"
+    return "of a single seed each: seed=0,1,2 would show how much of a difference is chance"
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
@@ -305,7 +323,8 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if not run.is_finished:
             why = textwrap.shorten(f": {run.result['error']}" if "error" in run.result else "", 200, placeholder=" ...")
-            found.append(f"{run.directory.name}: {run.result['status']} after {run.result['epochs']} epochs{why}")
+            epochs = f"{run.result['epochs']} epoch{'' if run.result['epochs'] == 1 else 's'}"
+            found.append(f"{run.directory.name}: {run.result['status']} after {epochs}{why}")
     return found
 
 
@@ -357,11 +376,13 @@ def curves(found: Sequence[Row], file: Path) -> None:
         spreads = [100 * (deviation(column) or 0) for column in columns]
         epochs, is_named = range(1, len(means) + 1), number < len(plot.COLOURS)
         label = row.name if is_named else "_"  # which a legend leaves out
-        panel.plot(epochs, means, color=colour(number), linewidth=1.8 if is_named else 0.8, label=label)
+        dot = "o" if len(means) == 1 else ""  # of which there is no line
+        panel.plot(epochs, means, dot + "-", color=colour(number), linewidth=1.8 if is_named else 0.8, label=label)
         if is_named:
             low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
             high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
             panel.fill_between(epochs, low, high, color=colour(number), alpha=0.15, linewidth=0)
+    plot.whole_ticks(panel)
     panel.set_xlabel("epoch", color=plot.INK)
     panel.set_ylabel(f"{'validation' if held_out else 'training'} accuracy, %", color=plot.INK)
     panel.legend(frameon=False, fontsize=9, labelcolor=plot.INK, loc="lower right", reverse=True)

@@ -24,6 +24,8 @@ MISTAKES = (
     OSError,
     RecursionError,
 )
+FUNCTIONS = ("choice", "range", "interval", "glob", "tag")  # Hydra's, that make several values of one
+CHANGING = ("sort", "shuffle", "int", "float", "str", "bool", "json_str", "extend_list")  # its others
 MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
 LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
 
@@ -43,13 +45,23 @@ def parse(override: str) -> Override:
             raise CommandError(f"{override}: this is not KEY=VALUE{meant(override)}") from None
         if "interval(" in override:
             raise CommandError(f"{override}: an interval lies between two numbers, interval(0.01,0.5)") from None
-        raise CommandError(
-            f"{override}: this is not KEY=VALUE; a value with special characters wants quotes of its own, "
-            "'KEY=\"VALUE\"'"
-        ) from None
+        raise CommandError(f"{override}: {unreadable(override)}") from None
     if not parsed.key_or_group:
         raise CommandError(f"{override}: the key is missing")
     return parsed
+
+
+def unreadable(override: str) -> str:
+    """What is wrong with an argument that is no setting."""
+    key, equals, value = override.partition("=")
+    if equals and value.strip(" ,") and value.endswith(","):
+        return f"a value is missing behind the comma; a list has no blanks, {key}=A,B"
+    function = re.fullmatch(r"(\w+)\(.*\)", value)
+    if function and function[1] not in (*FUNCTIONS, *CHANGING):
+        return f"there is no {function[1]}(...); for a sweep there are {', '.join(FUNCTIONS)}"
+    is_open = any(value.count(opening) != value.count(closing) for opening, closing in ("()", "[]", "{}"))
+    brackets = ", its brackets do not match" if is_open else ""
+    return f"this is not KEY=VALUE{brackets}; a value with special characters wants quotes of its own, 'KEY=\"VALUE\"'"
 
 
 def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:

@@ -69,6 +69,11 @@ def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[flo
     panel.minorticks_off()
 
 
+def whole_ticks(panel: "Axes") -> None:
+    """Ticks at whole numbers on a linear x axis: half an epoch has no figures."""
+    panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
 def count(value: float, digits: int) -> str:
     """A number of things: 62 k, 0.27 M."""
     unit, size = ("M", 1e6) if value >= 1e5 else ("k", 1e3) if value >= 1e3 else ("", 1)

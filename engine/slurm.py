@@ -4,6 +4,7 @@ hydra/launcher=submitit_slurm or submitit_local. What is said of the signals is 
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,30 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUTS = 1000  # how often a job may use its time up: each time it goes on from its checkpoint
 
 
+class LocalJobs:
+    """What submitit's local executor begins its jobs with, in place of the module `subprocess`.
+
+    They are out of the terminal's reach: at Ctrl-C submitit's processes would each end with a traceback. Here they are
+    asked to stop, and hand that on.
+    """
+
+    def __init__(self) -> None:
+        self.begun: list[subprocess.Popen] = []
+
+    def Popen(self, command: Any, **options: Any) -> subprocess.Popen:
+        """Begin a job."""
+        self.begun.append(subprocess.Popen(command, start_new_session=True, **options))
+        return self.begun[-1]
+
+    def stop(self) -> None:
+        """End the jobs, each with a checkpoint, and wait until they have ended."""
+        print("\nthe jobs write their checkpoints and end", flush=True)
+        for process in self.begun:
+            process.terminate()
+        for process in self.begun:
+            process.wait()
+
+
 def attend(lost: list[str]) -> None:
     """Let submitit's launchers find this program, and end with its table whatever becomes of the jobs.
 
@@ -22,11 +47,13 @@ def attend(lost: list[str]) -> None:
     while others still run. Here it is noted in `lost` instead, with the file that holds what it said.
     """
     import joblib
+    import submitit.local.local
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
     from submitit import Job
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    launch, results = BaseSubmititLauncher.launch, Job.results
+    launch, results, here = BaseSubmititLauncher.launch, Job.results, LocalJobs()
+    submitit.local.local.subprocess = here
 
     def attended_launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         directory = launcher.config.hydra.sweep.dir
@@ -41,6 +68,9 @@ def attend(lost: list[str]) -> None:
             print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
+            if here.begun:
+                here.stop()
+                raise  # to which the program says how to go on (engine.command.stoppable)
             print(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}", flush=True)
             raise SystemExit(130) from None
 

@@ -54,13 +54,29 @@ def explained(storage: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, SQLAlchemyError, ValueError, optuna.exceptions.OptunaError) as error:
-        raise StudyError(f"hydra.sweeper.storage={storage}: {str(error).splitlines()[0]}") from None
+        raise StudyError(f"hydra.sweeper.storage={storage}: {trouble_with(storage, error)}") from None
+
+
+def trouble_with(storage: str, error: Exception) -> str:
+    """What is wrong with a database, in a line: the driver's own words, which lie behind Optuna's of a commit."""
+    file = file_of(storage)
+    if file is not None and file.parent.is_dir() and not file.exists():
+        return "the file is gone; the same command begins the study anew, and does not repeat what is finished"
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split("\n")[0].split())
+
+
+def file_of(storage: str) -> Path | None:
+    """The file of an SQLite database; None of another."""
+    scheme, _, file = storage.partition(":///")
+    return Path(file) if scheme.startswith("sqlite") and file else None
 
 
 def lock_of(storage: str, directory: Path) -> Path:
     """The file that is locked while a trial is chosen: beside an SQLite file, else in the sweep's directory."""
-    scheme, _, file = storage.partition(":///")
-    return Path(f"{file}.lock") if scheme.startswith("sqlite") and file else directory / ".study.lock"
+    file = file_of(storage)
+    return directory / ".study.lock" if file is None else file.with_name(f"{file.name}.lock")
 
 
 def pruner_named(name: str, *, n_startup_trials: int, n_warmup_epochs: int) -> "optuna.pruners.BasePruner":
@@ -99,16 +115,19 @@ def judge(
     import optuna
 
     rule = pruner_named(pruner, n_startup_trials=n_startup_trials, n_warmup_epochs=n_warmup_epochs)
-    study = optuna.load_study(study_name=study_name, storage=database(storage), pruner=rule)
-    running = trial_of(study, trial)
-    told = set(study.get_trials(deepcopy=False)[trial].intermediate_values)
+    with explained(storage):
+        study = optuna.load_study(study_name=study_name, storage=database(storage), pruner=rule)
+        running = trial_of(study, trial)
+        told = set(study.get_trials(deepcopy=False)[trial].intermediate_values)
 
     def look(records: Sequence[Mapping[str, Any]]) -> None:
-        for record in records:
-            if record["epoch"] not in told:
-                running.report(val_accuracy(record), record["epoch"])
-                told.add(record["epoch"])
-        if running.should_prune():
+        with explained(storage):
+            for record in records:
+                if record["epoch"] not in told:
+                    running.report(val_accuracy(record), record["epoch"])
+                    told.add(record["epoch"])
+            is_hopeless = running.should_prune()
+        if is_hopeless:
             best = f"{100 * max(map(val_accuracy, records)):.2f} %"
             raise Pruned(f"pruned after {len(records)} epochs: others did better by then than val accuracy {best}")
 
@@ -132,9 +151,11 @@ class Search:
 
     `space` are the distributions of the settings that are searched, by key. While the process lives it holds a lock on
     the file `owner`, whose name its trials carry: so any other can tell those that were left behind. Each choice is
-    seeded by `seed` and the trial's number, so that a study that was interrupted chooses as one that was not.
+    seeded by `seed` and the trial's number, so that a study that was interrupted chooses as one that was not. Whatever
+    asks the database `storage` raises StudyError where that has gone, or can no longer be written to.
     """
 
+    storage: str
     study: "optuna.Study"
     space: dict[str, "optuna.distributions.BaseDistribution"]
     lock: Path
@@ -158,7 +179,7 @@ class Search:
         import optuna
         from filelock import FileLock
 
-        with FileLock(self.lock):
+        with explained(self.storage), FileLock(self.lock):
             trials = self.study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
             chosen = [trial_of(self.study, trial.number) for trial in running if self.was_left(trial)][:at_once]
@@ -201,7 +222,8 @@ class Search:
             if status not in ENDS:
                 continue  # it is another process that is at it
             value = run.val_accuracy if run.is_finished else None
-            self.study.tell(number, value, optuna.trial.TrialState[ENDS[status]], skip_if_finished=True)
+            with explained(self.storage):
+                self.study.tell(number, value, optuna.trial.TrialState[ENDS[status]], skip_if_finished=True)
             said = f"val accuracy {100 * value:.2f} %" if run.is_finished else status
             best = self.best()
             so_far = f"; the best is {100 * best.value:.2f} % of trial {best.number}" if best else ""
@@ -209,7 +231,8 @@ class Search:
 
     def best(self) -> "optuna.trial.FrozenTrial | None":
         """The trial with the highest accuracy; None before any is finished."""
-        return max(finished(self.study), key=lambda trial: trial.value, default=None)
+        with explained(self.storage):
+            return max(finished(self.study), key=lambda trial: trial.value, default=None)
 
 
 def begin(
@@ -235,7 +258,7 @@ def begin(
         with FileLock(lock):
             study = opened(storage, study_name, sorted(fixed))
         require_same_values(study, space)
-        return Search(study=study, space=space, lock=lock, owner=owner, **options)
+        return Search(storage=storage, study=study, space=space, lock=lock, owner=owner, **options)
 
 
 def opened(storage: str, study_name: str, fixed: list[str]) -> "optuna.Study":
@@ -292,7 +315,9 @@ def draw(study: "optuna.Study", file: Path) -> None:
     for panel in panels[count:]:
         panel.set_visible(False)
     best = [100 * max(trial.value for trial in ended[: end + 1]) for end in range(len(ended))]
-    panels[0].plot(list(heights), best, color=plot.COLOURS[1], drawstyle="steps-post")
+    if best:
+        panels[0].plot([*heights, trials[-1].number], [*best, best[-1]], color=plot.COLOURS[1], drawstyle="steps-post")
+    plot.whole_ticks(panels[0])
     panels[0].set_xlabel("trial, and the best so far", color=plot.INK)
     shares = importances(study, keys)
     for panel, key in zip(panels, [None, *keys], strict=False):

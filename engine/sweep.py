@@ -22,10 +22,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from engine import slots, slurm
+from engine.check import did_you_mean
 from engine.console import Console, say
 from engine.errors import Pruned
 from engine.memory import memory_explained
-from engine.overrides import reason
+from engine.overrides import jobs, reason
 from engine.rundir import InUse, RunDirectory, write_json, write_text
 from engine.settings import deciding
 from engine.signals import Interrupted, Signals
@@ -84,12 +85,13 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
     gpus = slots.gpus() if beside and config.trainer.device in ("auto", "cuda") else []
     try:
         with Signals(), run.in_use():
+            named = f"{which_of_them()}{run}"
             if (run.path.parent / STOPPED).exists():
-                say(f"{run}: not begun, since another job failed")
+                say(f"{named}: not begun, since another job failed")
             elif run.status == "finished":
-                say(f"{run}: finished already")
+                say(f"{named}: finished already")
             else:
-                say(f"{run}{': going on' if run.newest else ''}")
+                say(f"{named}{': going on' if run.newest else ''}")
                 config.resume = str(run.path) if run.newest else None
                 try:
                     with (
@@ -108,6 +110,11 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
     except Interrupted as interruption:
         interruption.pass_on()
         raise
+
+
+def which_of_them() -> str:
+    """The number of this job in front of its first line, where one process does all of them: "job 2 of 6: "."""
+    return f"job {HydraConfig.get().job.num + 1} of {Table.jobs}: " if Table.jobs else ""
 
 
 def label(directory: str) -> str:
@@ -132,12 +139,20 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
 
 
 class Table(Callback):
-    """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1."""
+    """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1.
+
+    `directory` is that of the sweep which this process is at, to say how to go on with it, and `jobs` how many it has;
+    other processes that do some of them have neither.
+    """
+
+    directory: Path | None = None
+    jobs: int | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep that was stopped by a failed job begins again."""
         self.begun, self.lost = time.time(), []
-        (Path(config.hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
+        Table.directory, Table.jobs = Path(config.hydra.sweep.dir), count_jobs(config)
+        (Table.directory / STOPPED).unlink(missing_ok=True)
         if config.hydra.runtime.choices["hydra/launcher"].startswith("submitit_"):
             slurm.attend(self.lost)
 
@@ -149,11 +164,21 @@ class Table(Callback):
         lost = [run for run in runs if run.status == "failed" and run.result.stat().st_mtime >= self.begun]
         if lost:
             names = ", ".join(run.path.name for run in lost)
-            print(f"train.py: {len(lost)} of {len(runs)} jobs failed: {names}", file=sys.stderr)
+            print(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", file=sys.stderr)
+        if (directory / STOPPED).exists():
+            begins = f"the same command with {which_sweep(directory)} begins them"
+            print(f"train.py: sweep_on_error=stop: the jobs behind it were not begun; {begins}", file=sys.stderr)
         if self.lost:
             print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)
         if lost or self.lost:
             raise SystemExit(1)
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs a sweep has: every combination of the values, or as many trials as a study shall have."""
+    if config.hydra.runtime.choices["hydra/sweeper"] != "basic":
+        return config.hydra.sweeper.n_trials
+    return sum(1 for _ in jobs(config.hydra.overrides.task, multirun=True))
 
 
 def show(directory: Path) -> None:
@@ -181,9 +206,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m engine.sweep", description="What the runs of a sweep came to.")
     parser.add_argument("directory", type=Path, help="of the sweep, as multirun/NAME")
     directory = parser.parse_args().directory
+    if not directory.is_dir():
+        parser.exit(2, f"python -m engine.sweep: {directory}: no such directory{those_beside(directory)}\n")
     if not next(directory.rglob("result.json"), None):
         parser.exit(2, f"python -m engine.sweep: {directory}: there are no runs\n")
     show(directory)
+
+
+def those_beside(directory: Path) -> str:
+    """The sweep whose name is like that of a directory which is missing, as a question."""
+    return did_you_mean(directory.name, sorted(file.parent.name for file in directory.parent.glob("*/multirun.yaml")))
 
 
 if __name__ == "__main__":

@@ -60,15 +60,23 @@ class StudySweeper(Sweeper):
                     **self.options,
                 )
                 OmegaConf.save(self.config, directory / "multirun.yaml")
-                with self.search.at_work():
-                    while not (directory / sweep.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
-                        self.do(trials, directory)
-            self.conclude(directory)
+                self.do_all(directory)
         except RunError as error:
             leave(error)
         except Interrupted as interruption:
             print(f"stopped; the same command with {sweep.which_sweep(directory)} goes on", flush=True)
             raise SystemExit(interruption.exit_status) from None
+
+    def do_all(self, directory: Path) -> None:
+        """Do trials until there are enough; where the database is lost, there is a table of those that were done."""
+        try:
+            with self.search.at_work():
+                while not (directory / sweep.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
+                    self.do(trials, directory)
+            self.conclude(directory)
+        except study.StudyError:
+            sweep.show(directory)
+            raise
 
     def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
         """Launch some trials and tell the study what they came to; one whose settings cannot be has failed."""
@@ -94,7 +102,7 @@ class StudySweeper(Sweeper):
         best = self.search.best()
         if best is None:
             return print("\nno trial is finished", flush=True)
-        words = [word for word in self.fixed if key_of(word) not in ("sweep", "sweep_on_error")]
+        words = [word for word in self.fixed if not key_of(word).startswith("sweep")]
         print(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
         print(f"python train.py {shlex.join([*words, *chosen(best.params)])}", flush=True)
         try:

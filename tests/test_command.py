@@ -103,7 +103,10 @@ KEYS = {
     "''": "this is not KEY=VALUE",
     "dataset.root=d/ünïcode": "wants quotes",
     "seed=[1": "wants quotes",
-    "seed=foo(3)": "wants quotes",
+    "seed=foo(3)": "there is no foo(...); for a sweep there are choice, range, interval",
+    "seed=range(3": "its brackets do not match",
+    "-m seed=0, 1": "seed=0,: a value is missing behind the comma; a list has no blanks, seed=A,B",
+    "dataset.root=photos(1)/x": "dataset.root=photos(1)/x: this is not KEY=VALUE; a value with special",
     "seed=\x1b[31m": "seed=\\x1b[31m: this is not KEY=VALUE",
 }
 VALUES = {
@@ -307,6 +310,8 @@ HYDRA = {
     "hydra.launcher._target_=os.system": "what is built is named in conf/ alone",
     "hydra.sweeper.max_batch_size=0": "hydra/sweeper=basic has nothing to set",
     "+hydra.sweeper.params={seed:3}": "hydra/sweeper=basic has nothing to set",
+    "-m hydra/launcher=joblib hydra.launcher.n_job=2": "n_job: no such key, did you mean hydra.launcher.n_jobs",
+    "-m hydra/launcher=submitit_local hydra.launcher.queue=x": "hydra.launcher.queue: no such key, did you mean",
     "hydra/launcher=joblip": "hydra/launcher=joblip: no such option",
     "hydra/lunchar=basic": "there is no group hydra/lunchar, did you mean hydra/launcher?",
     "hydra/job_logging=none": "there is no group hydra/job_logging",

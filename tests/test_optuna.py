@@ -227,6 +227,35 @@ def test_what_is_no_database_is_said_in_a_line(begin, tmp_path):
         assert "\n" not in str(refused.value)
 
 
+def spoil(file: Path) -> None:
+    """Write something else over a database."""
+    file.write_bytes(b"no database " * 9999)
+
+
+@pytest.mark.parametrize(
+    ("befalls", "said"), [(Path.unlink, "the file is gone; the same command begins"), (spoil, "file is not a database")]
+)
+def test_a_database_that_is_lost_in_the_middle_is_said_in_a_line(begin, tmp_path, befalls, said):
+    """To whoever asks it next: for trials to do, what one has come to, or whether one should end."""
+    search = begin()
+    do(search, tmp_path)
+    (trial,) = search.next_trials(1)
+    rules = {"pruner": "median", "n_startup_trials": 3, "n_warmup_epochs": 2}
+    place = {"storage": search.storage, "study_name": "study"}
+    judge = study.judge(**place, **rules, trial=trial.number)
+    befalls(tmp_path / "study.db")
+    left = over(tmp_path / "run", "finished", 0.5)
+    asking = (
+        lambda: search.next_trials(1),
+        lambda: search.tell(trial.number, left),
+        lambda: judge([{"epoch": 1, "val_accuracy": 0.1}]),
+    )
+    for ask in asking:
+        with pytest.raises(study.StudyError, match=said) as lost:
+            ask()
+        assert "\n" not in str(lost.value)
+
+
 # What ends early
 
 
@@ -356,7 +385,7 @@ def test_a_study_and_the_same_command_again(tmp_path):
     (new,) = more.keys() - found.keys()
     assert (more[new]["status"], more[new]["epochs"]) == ("pruned", 1)
     assert "trial 5: pruned" in again.stdout
-    assert f"{new}: pruned after 1 epochs\n" in again.stdout
+    assert f"{new}: pruned after 1 epoch\n" in again.stdout
     assert (place / new / "checkpoints" / "last.pt").is_file()
 
 

@@ -59,11 +59,12 @@ for task in 0 1; do [ -e {place}/ended_7_$task ] && echo "7_$task|FAILED|node" |
 SCONTROL = "#!/bin/sh\n[ $1 = requeue ] && touch {place}/requeued_$2\n"
 
 
-def begin(cwd: Path, *words: str, **environment: str) -> subprocess.Popen:
+def begin(cwd: Path, *words: str, start_new_session: bool = False, **environment: str) -> subprocess.Popen:
     """A sweep on the small images."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options["start_new_session"] = start_new_session
     command = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, *words]
-    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **environment}, **pipes)
+    return subprocess.Popen(command, cwd=cwd, env={**os.environ, **environment}, **options)
 
 
 def job_at_work(place: Path) -> Path:
@@ -113,6 +114,23 @@ def test_a_job_whose_time_is_up_begins_again_and_goes_on(tmp_path):
     job = job_at_work(tmp_path / "multirun" / "s")
     os.kill(process_of(job), signal.SIGUSR2)
     all_is_well(process, job)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="submitit begins jobs here on Linux")
+def test_ctrl_c_ends_the_jobs_on_this_machine_with_their_checkpoints(tmp_path):
+    """As a terminal sends it, to all processes of the command; nobody answers with a traceback."""
+    words = ("trainer.max_epochs=5000", "seed=0,1", "sweep=s", "sweep_estimate=false", "hydra/launcher=submitit_local")
+    process = begin(tmp_path, *words, start_new_session=True)
+    place, until = tmp_path / "multirun" / "s", time.monotonic() + 120
+    while len(list(place.glob("*/checkpoints/last.pt"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (130, "")
+    assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+    results = [json.loads(file.read_text())["status"] for file in place.glob("*/result.json")]
+    assert results == ["interrupted"] * 2
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from engine import leaderboard, plot, slots, sweep
-from engine.command import chosen_options
+from engine.command import chosen_options, stoppable
 from engine.console import Console
 from engine.errors import RunError
 from engine.rundir import RunDirectory
@@ -77,6 +77,8 @@ def test_a_job_keeps_its_directory_whatever_the_command_calls_it(tmp_path):
 def do(monkeypatch, tmp_path):
     """Do a job of a sweep with some other work in place of training."""
     monkeypatch.setattr(Console, "label", "")
+    monkeypatch.setattr(sweep.Table, "directory", None)
+    monkeypatch.setattr(sweep.Table, "jobs", None)
     done = []
 
     def run(
@@ -87,7 +89,7 @@ def do(monkeypatch, tmp_path):
             work(config, run)
 
         choices = {"model": "lenet5", "hydra/launcher": launcher}
-        hydra = OmegaConf.create({"runtime": {"choices": choices}})
+        hydra = OmegaConf.create({"runtime": {"choices": choices}, "job": {"num": 1}})
         monkeypatch.setattr(sweep.HydraConfig, "get", lambda: hydra)
         config = OmegaConf.create(
             {"resume": None, "sweep_on_error": on_error, "sweep_jobs_per_gpu": 1, "trainer": {"device": device}}
@@ -148,9 +150,17 @@ def test_where_it_is_asked_for_nothing_begins_behind_a_failure_until_the_command
     do(fail, on_error="stop")
     assert do(name="next", on_error="stop") == [None]
     assert not (tmp_path / "next").exists()
-    hydra = {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {"hydra/launcher": "basic"}}}
+    choices = {"hydra/launcher": "basic", "hydra/sweeper": "basic"}
+    hydra = {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": choices}, "overrides": {"task": ["seed=0,1"]}}
     sweep.Table().on_multirun_start(OmegaConf.create({"hydra": hydra}))
     assert do(name="next", on_error="stop") == [None, None]
+
+
+def test_a_job_says_which_of_how_many_it_is(do, monkeypatch, caplog):
+    monkeypatch.setattr(sweep.Table, "jobs", 6)
+    with caplog.at_level(logging.INFO):
+        do()
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == ["job 2 of 6"]
 
 
 def test_a_job_that_another_process_is_at_is_left_alone(do, tmp_path):
@@ -325,11 +335,60 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
     assert len(found) == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
+def test_ctrl_c_among_jobs_beside_each_other_is_no_traceback(tmp_path):
+    """As a terminal sends it, to the jobs and to the process that waits for them."""
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep_estimate=false")
+    command = sweep_command(tmp_path, "seed=0,1", "trainer.max_epochs=5000", "sweep=s", *launcher)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("multirun/s/*/checkpoints/last.pt")):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+
+
+def test_ctrl_c_where_no_run_heeds_it_says_how_to_go_on(monkeypatch, capsys):
+    """Before there is a sweep there is nothing to say."""
+    for directory, said in ((None, ""), (Path("multirun/s"), "stopped; the same command with sweep=s goes on\n")):
+        monkeypatch.setattr(sweep.Table, "directory", directory)
+        with pytest.raises(SystemExit) as ended, stoppable():
+            raise KeyboardInterrupt
+        assert (ended.value.code, capsys.readouterr().out) == (130, said)
+
+
 def test_where_there_are_no_runs_there_is_no_table(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "engine.sweep", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (2, f"python -m engine.sweep: {tmp_path}: there are no runs\n")
+
+
+def test_a_sweep_that_there_is_not_is_answered_with_the_one_that_is_meant(tmp_path, monkeypatch, capsys):
+    (tmp_path / "archs").mkdir()
+    (tmp_path / "archs" / "multirun.yaml").touch()
+    for name, said in (("arch", "no such directory, did you mean archs?"), ("rates", "no such directory")):
+        monkeypatch.setattr(sys, "argv", ["sweep", str(tmp_path / name)])
+        with pytest.raises(SystemExit) as ended:
+            sweep.main()
+        assert (ended.value.code, capsys.readouterr().err) == (
+            2,
+            f"python -m engine.sweep: {tmp_path / name}: {said}\n",
+        )
+
+
+def test_a_sweep_has_as_many_jobs_as_combinations_and_a_study_as_many_as_trials():
+    config = composed(hydra=True)
+    config.hydra.overrides.task = ["seed=0,1,2", "optimizer.lr=choice(0.1,0.2)", "trainer.max_epochs=3"]
+    assert sweep.count_jobs(config) == 6
+    config = composed("hydra/sweeper=optuna", "hydra.sweeper.n_trials=7", hydra=True)
+    config.hydra.overrides.task = ["optimizer.lr=interval(0.1,0.2)"]
+    assert sweep.count_jobs(config) == 7
 
 
 # The table
@@ -487,6 +546,39 @@ def test_the_accuracy_in_validation_is_that_of_the_weights_that_were_chosen(tmp_
     assert run.val_accuracy == 0.7
 
 
+def test_what_is_not_finished_makes_a_column_as_well(tmp_path):
+    """So that the only row there is yet says what it is."""
+    for name, options in (("a", ["optimizer=sgd"]), ("b", ["optimizer=adam"])):
+        finished(tmp_path / name, options, 0, 0.5, 0.6, regularization=[])
+    result = tmp_path / "b" / "result.json"
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"status": "interrupted", "epochs": 2}))
+    runs = leaderboard.read_runs(tmp_path)
+    assert leaderboard.varied(runs) == ["optimizer"]
+    assert [row.settings for row in leaderboard.rows(runs)] == [("sgd",)]
+
+
+def test_sizes_that_all_rows_share_stand_below_the_table(runs, tmp_path):
+    titles, *body = leaderboard.as_text(runs).splitlines()
+    assert "parameters" not in titles
+    assert "each network: 10 parameters, 20.0 M multiply-adds" in body
+    finished(tmp_path / "d", ["optimizer=d"], 0, 0.5, 0.6, params=11)
+    titles, *body = leaderboard.as_text(leaderboard.read_runs(tmp_path)).splitlines()
+    assert "parameters" in titles
+    assert "each network: 20.0 M multiply-adds" in body
+
+
+def test_the_axis_of_epochs_has_whole_numbers():
+    _, (panel,) = plot.figure(width=4, height=3)
+    for last in (1, 2, 3, 60):
+        panel.clear()
+        panel.plot(range(1, last + 1), range(last))
+        plot.whole_ticks(panel)
+        low, high = panel.get_xlim()
+        shown = [tick for tick in panel.get_xticks() if low <= tick <= high]
+        assert shown
+        assert all(tick == round(tick) for tick in shown)
+
+
 def test_text_markdown_and_numbers_say_the_same(runs, tmp_path):
     text, markdown, table = leaderboard.as_text(runs), leaderboard.as_markdown(runs), leaderboard.as_csv(runs)
     assert "82.00 +- 2.65" in text
@@ -504,4 +596,4 @@ def test_a_run_that_is_not_finished_is_named_and_not_counted(runs, tmp_path):
     (tmp_path / "d" / "result.json").write_text('{"status": "failed", "epochs": 1, "error": "why"}')
     again = leaderboard.read_runs(tmp_path)
     assert leaderboard.as_csv(again) == leaderboard.as_csv(runs)
-    assert "d: failed after 1 epochs: why" in leaderboard.as_text(again)
+    assert "d: failed after 1 epoch: why" in leaderboard.as_text(again)
