@@ -20,6 +20,7 @@ from engine.evaluate import places
 from engine.examine import pictures, tables
 from engine.examine.figures import Examined, NotComparable, comparison, together
 from engine.examine.page import page
+from engine.rundir import laid_out
 
 
 def network(kind: str = "random", *, classes: list[str] | None = None, channels: int = 3) -> Examined:
@@ -86,6 +87,31 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
     for pair in figures["most_confused"]:
         assert pair["taken_for"] in text.words
     assert len(text.sources) == 2 + min(40, (~one.right).sum())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        None,
+        {"a": [], "b": {}, "c": ()},
+        {"ein Käfer": [1, [2.5, None], {"x": True}], 'quoted "': "\n", "nan": [float("inf")]},
+        {"far": {"away": {"a": "x" * 200, "b": list(range(300))}}},
+        [[[1, 2], [3]], [{"a": 1}]],
+    ],
+)
+def test_a_laid_out_file_says_what_json_says(content):
+    assert json.loads(laid_out(content)) == json.loads(json.dumps(content))
+
+
+def test_evaluation_json_is_for_people_as_well(tmp_path):
+    one = replace(network(), file=tmp_path / "checkpoints" / "best.pt")
+    examine.report([one])
+    lines = [line.strip().rstrip(",") for line in (tmp_path / "evaluation.json").read_text().splitlines()]
+    assert {str(row) for row in one.confusion.tolist()} <= set(lines), "a row of the matrix is a line"
+    assert sum(line.startswith(f'"{name}": {{"images": ') for line in lines for name in one.classes) == len(one.classes)
+    assert max(len(line) for line in lines if "{" in line) <= 120
 
 
 def test_names_of_classes_are_text_and_not_markup(tmp_path):
