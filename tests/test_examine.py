@@ -34,6 +34,7 @@ def network(kind: str = "random", *, classes: list[str] | None = None, channels:
         name="a network",
         file=Path("run/checkpoints/best.pt"),
         weights="model",
+        tta="none",
         classes=classes,
         images=shown,
         held_out=shown.subset(torch.arange(few)),
@@ -134,6 +135,16 @@ def test_of_many_classes_those_that_do_worst_are_listed():
     assert max(f1) <= min(100 * its["f1"] for name, its in one.figures["classes"].items() if name > "50") + 40
     picture = confusion(one.confusion, one.classes)
     assert picture.shape[0] == picture.shape[1] > 900
+
+
+def test_the_report_says_in_which_views_the_images_were_seen(tmp_path):
+    one = replace(network(), tta="flip", file=tmp_path / "best.pt")
+    examine.report([one])
+    assert json.loads((tmp_path / "evaluation.json").read_text())["tta"] == "flip"
+    assert "flip" in Text((tmp_path / "report.html").read_text()).words
+    assert ", test-time augmentation flip, " in next(tables.one(one))
+    assert ", test-time augmentation flip;" in next(tables.several([one, one, together([one, one])]))
+    assert together([one, network()]).tta == "that of each"
 
 
 def test_without_held_out_images_there_is_no_temperature():

@@ -59,7 +59,7 @@ def always(number: int) -> Trained:
 def trained(rule: Callable[[Tensor], Tensor]) -> Trained:
     """A network with this rule, ready to be used."""
     normalize = Normalize([0.0] * 3, [1.0] * 3, CPU, torch.contiguous_format)
-    return Trained(Answer(rule), "model", CLASSES, (3, 32, 32), normalize, Precision("fp32", CPU), as_it_is)
+    return Trained(Answer(rule), "model", CLASSES, (3, 32, 32), normalize, Precision("fp32", CPU), as_it_is, "none")
 
 
 def is_bright(images: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Examined:
     name: str
     file: Path
     weights: str
+    tta: str
     classes: Sequence[str]
     images: Images
     held_out: Images
@@ -62,6 +63,7 @@ class Examined:
         return {
             "checkpoint": str(self.file),
             "weights": self.weights,
+            "tta": self.tta,
             "images": images,
             "parameters": self.parameters,
             "images_per_second": self.images_per_second,
@@ -115,6 +117,7 @@ def examined(trained: Trained, images: Unseen, file: Path, name: str, *, held_ou
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
         weights=trained.weights,
+        tta=trained.tta,
         classes=trained.classes,
         images=images.test.images,
         held_out=images.val.images,
@@ -152,6 +155,7 @@ def together(several: Sequence[Examined]) -> Examined:
         name=f"ensemble of {len(several)}",
         file=Path(),
         weights="model",
+        tta=first.tta if len({one.tta for one in several}) == 1 else "that of each",
         classes=first.classes,
         images=first.images,
         held_out=first.held_out,
