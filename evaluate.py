@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from engine.check import find_checkpoints
-from engine.command import command_line, leave
+from engine.command import command_line, leave, stoppable
 from engine.errors import RunError
 from engine.memory import memory_explained
 
@@ -49,5 +49,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    command_line("evaluate")
-    main()
+    with stoppable():
+        command_line("evaluate")
+        main()

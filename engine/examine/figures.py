@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from engine import metrics
 from engine.build import Trained, Unseen
 from engine.errors import RunError
 from engine.evaluate import answers
+from engine.examine.parts import watched
 
 CONFUSED = 10  # pairs of classes that are named
 
@@ -107,12 +108,13 @@ def plain(**figures: float) -> dict[str, float | None]:
 
 def examined(trained: Trained, images: Unseen, file: Path, name: str, *, held_out: bool = True) -> Examined:
     """Let a network answer, also on the images held out in its training unless these are of no matter."""
+    answers_to = partial(answers, trained.model, precision=trained.precision, views=trained.views)
     begun = time.perf_counter()
-    logits, labels = answers(trained.model, images.test, precision=trained.precision, views=trained.views)
+    logits, labels = answers_to(watched(images.test, name, "batch"))
     seconds = time.perf_counter() - begun
     val = None
     if held_out and len(images.val):
-        val = answers(trained.model, images.val, precision=trained.precision, views=trained.views)
+        val = answers_to(watched(images.val, f"{name}, held-out images", "batch"))
     return Examined(
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
