@@ -20,7 +20,7 @@ from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader, share
 from engine import study
 from engine.batch_size import SMALLEST, largest_batch
-from engine.check import CommandError, find_weights, learning_rate_scale, make_schedule, targets
+from engine.check import CONF, CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
 from engine.claims import MOST_COUNTED, is_whole
 from engine.distributed import ALONE, Ranks, synchronise_batch_norm
@@ -397,7 +397,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
 class Trained:
     """A network from a checkpoint, the name of its weights among those in there, and what it needs to be used.
 
-    `image_shape` is that of the images it was trained on, (C, H, W).
+    `image_shape` is that of the images it was trained on, (C, H, W); `tta` what its `views` are called.
     """
 
     model: nn.Module
@@ -407,6 +407,7 @@ class Trained:
     normalize: Normalize
     precision: Precision
     views: Views
+    tta: str
 
 
 def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta: DictConfig | None = None) -> Trained:
@@ -429,8 +430,9 @@ def trained(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
         model = restored(saved["model"], values, num_classes=len(classes), in_channels=image_shape[0])
         model.to(here.device, memory_format=here.memory_format)
         normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
-        views = instantiate(saved["tta"] if tta is None else tta)
-        found = Trained(model, name, classes, image_shape, normalize, here.precision, views)
+        chosen = saved["tta"] if tta is None else plain(tta)
+        views, called = instantiate(chosen), called_in("tta", chosen)
+        found = Trained(model, name, classes, image_shape, normalize, here.precision, views, called)
         answer_to_black(found if tta is None else replace(found, views=as_it_is))
         return found
 
@@ -484,6 +486,24 @@ def every_tta() -> dict[str, Views]:
     """Each option of the group tta by its name, within a command that Hydra runs."""
     options = GlobalHydra.instance().config_loader().get_group_options("tta")
     return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
+
+
+def called_in(group: str, values: dict[str, Any]) -> str:
+    """The option of a group that has these values or, where none does, what they build and with which values."""
+    for file in sorted((CONF / group).glob("*.yaml")):
+        if option_values(group, file.stem) == values:
+            return file.stem
+    options = ", ".join(f"{key}={value}" for key, value in values.items() if not key.startswith("_"))
+    return f"{values['_target_'].rpartition('.')[2]} ({options})"
+
+
+def option_values(group: str, option: str) -> dict[str, Any]:
+    """What an option's file says, together with the files of the group that it begins with."""
+    own = plain(OmegaConf.load(CONF / group / f"{option}.yaml"))
+    values: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        values |= option_values(group, base)
+    return values | own
 
 
 def require_own_code(group: Any, allowed: frozenset[str]) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import glob
 import math
 import os
 import re
@@ -96,7 +97,8 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
     group, chosen, line = override.key_or_group, override.value(), override.input_line
     if group not in groups:
         if "/" in group or group in loader.list_groups("") or override.package is not None:
-            raise CommandError(f"{line}: there is no group {group}{did_you_mean(group, groups)}")
+            here = "" if "model" in groups else "; the network and the data are those of the checkpoint"
+            raise CommandError(f"{line}: there is no group {group}{did_you_mean(group, groups) or here}")
         return
     if group == "attention" and not (
         override.is_add() and re.fullmatch(r"model\.[a-z]\w*_attention", str(override.package))
@@ -157,7 +159,7 @@ def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
         return f"{rest[0]} is not among the regularizers: regularization=[...,{rest[0]}]"
     parent, _, last = name.rpartition(".")
     settable = [key for key in keys if not any(part.startswith("_") for part in key.split("."))]
-    likely = [key for key in settable if key.endswith(f".{last}")]
+    likely = [key for key in settable if f".{key}".endswith(f".{last}")]
     if last in regularizers:
         likely.insert(0, f"regularization=[{last}]")
     hint = did_you_mean(name, settable if parent else [*settable, *groups], first=likely)
@@ -348,11 +350,16 @@ def as_typed(value: Any) -> str:
 def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
     """The files that `checkpoint=` means, one or a list, by a name for each: what distinguishes it from the others.
 
-    Raises CommandError where one is missing or there twice.
+    A pattern means what it matches and has a checkpoint. Raises CommandError where one is missing or there twice.
     """
-    paths = [given] if isinstance(given, str) else list(given)
-    if not paths:
+    given = [given] if isinstance(given, str) else list(given)
+    if not given:
         raise CommandError("checkpoint=[]: at least one is wanted")
+    paths = [
+        path
+        for one in given
+        for path in [path for path in matches(one) if zipfile.is_zipfile(file_or_checkpoint(path))] or [one]
+    ]
     found = [find_checkpoint(path) for path in paths]
     if again := [path for path, file in zip(paths, found, strict=True) if found.count(file) > 1]:
         raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is there twice")
@@ -363,6 +370,12 @@ def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
     return {os.path.relpath(path, common): file for path, file in zip(absolute, found, strict=True)}
 
 
+def matches(pattern: str) -> list[str]:
+    """What a path with the signs * and ? matches as in a shell, in order; nothing for one that is there as it is."""
+    whole = os.path.expanduser(pattern)
+    return [] if os.path.exists(whole) else sorted(glob.glob(whole))
+
+
 def find_checkpoint(path: str) -> Path:
     """The file that `checkpoint=path` means: the file itself, or the best, else the last, of a run's directory.
 
@@ -370,7 +383,10 @@ def find_checkpoint(path: str) -> Path:
     """
     file = file_or_checkpoint(path)
     if not file.is_file():
-        raise CommandError(f"checkpoint={path}: there is no checkpoint ({file} does not exist)")
+        below = [str(run) for depth in ("*", "*/*") for run in sorted(Path(path).glob(f"{depth}/checkpoints"))]
+        first = ", ".join(run.removesuffix("/checkpoints") for run in below[:3])
+        runs = f"; runs below it: {first}{', ...' * (len(below) > 3)}" if below else ""
+        raise CommandError(f"checkpoint={path}: there is no checkpoint ({file} does not exist){runs}")
     require_checkpoint(file)
     return file
 
@@ -417,8 +433,9 @@ def check_evaluation(config: DictConfig) -> None:
         raise CommandError("explain=true: pictures of one network; give one checkpoint")
     if config.predict is not None:
         check_instead(config, "predict", several=several, without=[*PARTS, "root"])
-        if missing := [path for path in one_or_more(config.predict) if not os.path.exists(os.path.expanduser(path))]:
-            raise CommandError(f"predict={missing[0]}: there is no such file or folder")
+        for path in one_or_more(config.predict):
+            if not (os.path.exists(os.path.expanduser(path)) or matches(path)):
+                raise CommandError(f"predict={path}: there is no such file or folder")
     if config.export is not None:
         check_instead(config, "export", several=several, without=[*PARTS, "root", "eval_batch_size", "tta"])
         if "onnx" in one_or_more(config.export) and not all(map(find_spec, NEEDED_BY_ONNX)):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import time
 import warnings
@@ -234,7 +235,9 @@ def read(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile("File is not a zip file")
     content = load(path)
     if not is_own(content):
-        raise CheckpointError(f"{path} is not a checkpoint of this program")
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this program; weights of others: train.py init_from=... init_only=true"
+        )
     return own_content(content, path)
 
 
@@ -248,7 +251,13 @@ def load(path: Path) -> Any:
         warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
         if is_archive(path):
             require_whole(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if code := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+                whole = f"it holds {code[1]}, which would be run as code; of a network its state_dict() is wanted"
+                raise CheckpointError(f"{path} is not a checkpoint: {whole}") from None
+            raise
 
 
 @contextmanager

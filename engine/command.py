@@ -135,13 +135,17 @@ def leave(error: Exception) -> NoReturn:
         time.sleep(PATIENCE)  # what started them ends the first as soon as another has ended, said or not
     if getattr(error, "is_said", not leads()):
         raise SystemExit(status)
-    program = Path(sys.argv[0])
-    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     said = one_line(" ".join(reason(error).split()))
     if len(said) > LONGEST:
         said = f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
-    print(f"{name}: {said}", file=sys.stderr)
+    print(f"{program_name()}: {said}", file=sys.stderr)
     raise SystemExit(status)
+
+
+def program_name() -> str:
+    """What is running, as the user called it."""
+    program = Path(sys.argv[0])
+    return f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
 
 
 def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str | None = None) -> NoReturn:
@@ -159,11 +163,13 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, Ctrl-C ends the program without a traceback also where no run heeds it: between the jobs of a sweep."""
+    """Within, Ctrl-C ends the program in one line where no run heeds it, as between the jobs of a sweep."""
     try:
         yield
     except KeyboardInterrupt:
-        if Table.directory is not None:
+        if Table.directory is None:
+            print(f"{program_name()}: stopped", file=sys.stderr)
+        else:
             print(f"stopped; the same command with {which_sweep(Table.directory)} goes on", flush=True)
         raise SystemExit(128 + signal.SIGINT) from None
 

@@ -27,6 +27,7 @@ MISTAKES = (
 FUNCTIONS = ("choice", "range", "interval", "glob", "tag")  # Hydra's, that make several values of one
 CHANGING = ("sort", "shuffle", "int", "float", "str", "bool", "json_str", "extend_list")  # its others
 MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
+TAKE_LISTS = ("regularization", "checkpoint", "predict", "export")  # in one job, which a,b may have been meant for
 LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
 
 
@@ -74,7 +75,9 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]
     choices: list[list[Override]] = []
     for override in parsed:
         if override.is_sweep_override() and not multirun:
-            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m")
+            key, _, values = override.input_line.partition("=")
+            one_list = f"; one list is written {key}=[{values}]" if key in TAKE_LISTS else ""
+            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m{one_list}")
         choices.append(swept(override, sweeper) if override.is_sweep_override() else [override])
     if sweeper != "basic":
         if not multirun:

@@ -1,5 +1,6 @@
 """Pictures in one style. Matplotlib takes half a second to import, which only a command that draws should pay."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GREY, PALE = "#262626", "#737373", "#e6e6e6"
 
+AFTER = re.compile(r"(?<=[/ ,_-])")  # where a name may be broken
 MOST_TICKS = 7
 COUNTS = [round(times * 10.0**power) for power in range(11) for times in (1, 2, 5)]
 UNITS = {"s": 1, "min": 60, "h": 3600}
@@ -37,6 +39,17 @@ def figure(
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
     return canvas, list(grid.flat)
+
+
+def folded(name: str, width: int) -> str:
+    """A name in lines of at most so many signs, which end, where that can be, behind a folder or a word."""
+    pieces = [piece[start : start + width] for piece in AFTER.split(name) for start in range(0, len(piece), width)]
+    lines = [""]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def save(canvas: "Figure", file: Path) -> None:

@@ -16,6 +16,8 @@ import yaml
 from engine.console import say
 from engine.errors import RunError
 
+WIDTH = 120  # of a line in a JSON file, unless it is a list
+
 
 class DirectoryError(RunError):
     """The directory of a run cannot be worked in; the message is one line that says why."""
@@ -33,8 +35,29 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is never half written. Raises OSError."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=True) + "\n")
+    """Write a JSON file that is never half written, laid out for people as well. Raises OSError."""
+    write_text(path, laid_out(content) + "\n")
+
+
+def laid_out(content: Any, margin: str = "") -> str:
+    """JSON in lines: a list of plain values, as the row of a matrix, has one, and so has a short object of them.
+
+    The keys of objects are text. Lines after the first begin with `margin`.
+    """
+    whole, is_object = json.dumps(content, allow_nan=True), isinstance(content, dict)
+    if not content or not isinstance(content, (dict, list, tuple)):
+        return whole
+    is_flat = not any(isinstance(one, (dict, list, tuple)) for one in (content.values() if is_object else content))
+    if is_flat and not (is_object and len(margin + whole) > WIDTH):
+        return whole
+    inner = margin + "  "
+    if is_object:
+        members = [f"{json.dumps(key)}: {laid_out(one, inner)}" for key, one in content.items()]
+    else:
+        members = [laid_out(one, inner) for one in content]
+    first, last = "{}" if is_object else "[]"
+    between = f",\n{inner}"
+    return f"{first}\n{inner}{between.join(members)}\n{margin}{last}"
 
 
 @dataclass(frozen=True)

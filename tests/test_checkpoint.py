@@ -72,6 +72,12 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path, monkeypatch):
     assert not Path("exploded").exists()
 
 
+def test_a_whole_network_is_told_apart_from_its_weights(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"it holds torch\.nn\.modules\.linear\.Linear, which .* state_dict\(\)"):
+        read(tmp_path / "last.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"format": 2}), b"PK\x03\x04 rubbish"])
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "last.pt").write_bytes(content)

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 
 from engine import command as command_module
-from engine.check import did_you_mean
+from engine.check import did_you_mean, find_checkpoints
 
 # What was typed, as a shell reads it, and part of the answer.
 OPTIONS = {
@@ -336,6 +336,9 @@ EVALUATE_MISTAKES = {
     "checkpoint=nowhere": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
     "checkpoint=.": "checkpoint=.: there is no checkpoint",
     "checkpoint=text.pt": "text.pt is not a checkpoint",
+    "checkpoint=runs": "(runs/checkpoints/last.pt does not exist); runs below it: runs/a, runs/b",
+    "checkpoint=runs/*": "checkpoint=runs/*: there is no checkpoint",
+    "checkpoint=runs/?x*": "checkpoint=runs/?x*: there is no checkpoint",
     "checkpoint=[]": "checkpoint=[]: at least one is wanted",
     "checkpoint=[nowhere,text.pt]": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
     "checkpoint=[text.pt,./text.pt]": "text.pt is not a checkpoint",
@@ -353,6 +356,8 @@ EVALUATE_MISTAKES = {
     "--checkpoint=text.pt": "--checkpoint=text.pt: no such flag; a setting is written without dashes",
     "checkpoint=text.pt device=tpu": "device=tpu: must be auto or cuda or mps or cpu",
     "checkpoint=text.pt predict=[]": "predict=[]: must be some text or a list of 1 to 1000",
+    "checkpoint=text.pt export=onnx,torch": "which wants -m; one list is written export=[onnx,torch]",
+    "checkpoint=text.pt trainer.device=cpu": "trainer.device: no such key, did you mean device?",
     "checkpoint=text.pt predict=3": "predict=3: must be some text",
     "checkpoint=text.pt export=tflite": "export=tflite: must be onnx or torch or safetensors or a list of 1 to 3",
     "checkpoint=text.pt export=[onnx,tflite]": "export=[onnx,tflite]: must be onnx or torch or safetensors or a list",
@@ -360,7 +365,7 @@ EVALUATE_MISTAKES = {
     "checkpoint=text.pt root=text.pt": "root=text.pt: text.pt is no directory",
     "checkpoint=text.pt tta=flop": "tta=flop: no such option, did you mean flip?",
     "checkpoint=text.pt tta.pixels=3": "tta.pixels: no such key",
-    "checkpoint=text.pt model=resnet20": "model=resnet20: there is no group model",
+    "checkpoint=text.pt model=resnet20": "no group model; the network and the data are those of the checkpoint",
     "checkpoint=text.pt resume=x": "resume: no such key",
     "checkpoint=text.pt hydra.run.dir=x": "hydra.run.dir: no such key; of those of Hydra there are hydra.verbose",
 }
@@ -456,7 +461,31 @@ def test_train_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp
 def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("not a checkpoint")
+    for run in "ab":
+        (tmp_path / "runs" / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / "runs" / run / "checkpoints" / "best.pt").write_text("not a checkpoint")
     assert EVALUATE_MISTAKES[arguments] in answer("evaluate.py", arguments, monkeypatch, capsys)
+
+
+def test_a_pattern_means_the_checkpoints_that_it_matches(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for place in ("sweep/b/checkpoints", "sweep/a/checkpoints", "sweep/empty", "sweep/[c]/checkpoints"):
+        (tmp_path / place).mkdir(parents=True)
+    for place in ("sweep/b/checkpoints/best.pt", "sweep/a/checkpoints/last.pt", "sweep/[c]/checkpoints/last.pt"):
+        torch.save({}, tmp_path / place)
+    (tmp_path / "sweep" / "leaderboard.md").write_text("a table")
+    both = {"a": Path("sweep/a/checkpoints/last.pt"), "b": Path("sweep/b/checkpoints/best.pt")}
+    assert find_checkpoints(["sweep/?"]) == both
+    assert find_checkpoints("sweep/*") == {"[c]": Path("sweep/[c]/checkpoints/last.pt")} | both
+    assert list(find_checkpoints("sweep/[c]").values()) == [Path("sweep/[c]/checkpoints/last.pt")]
+
+
+def test_control_c_is_answered_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    with pytest.raises(SystemExit) as exit_, command_module.stoppable():
+        raise KeyboardInterrupt
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == "evaluate.py: stopped\n"
 
 
 def test_evaluate_takes_an_option_of_tta(monkeypatch, tmp_path):

@@ -33,7 +33,7 @@ def trained(model: str | nn.Module = "lenet5", precision: str = "fp32") -> Train
         model = build.network(group, num_classes=10, in_channels=3)
     normalize = Normalize([0.5] * 3, [0.25] * 3, CPU, torch.channels_last)
     return Trained(
-        model, "model", [str(name) for name in range(10)], SHAPE, normalize, Precision(precision, CPU), as_it_is
+        model, "model", [str(name) for name in range(10)], SHAPE, normalize, Precision(precision, CPU), as_it_is, "none"
     )
 
 

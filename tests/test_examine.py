@@ -20,6 +20,7 @@ from engine.evaluate import places
 from engine.examine import pictures, tables
 from engine.examine.figures import Examined, NotComparable, comparison, together
 from engine.examine.page import page
+from engine.rundir import laid_out
 
 
 def network(kind: str = "random", *, classes: list[str] | None = None, channels: int = 3) -> Examined:
@@ -33,6 +34,7 @@ def network(kind: str = "random", *, classes: list[str] | None = None, channels:
         name="a network",
         file=Path("run/checkpoints/best.pt"),
         weights="model",
+        tta="none",
         classes=classes,
         images=shown,
         held_out=shown.subset(torch.arange(few)),
@@ -88,6 +90,31 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
     assert len(text.sources) == 2 + min(40, (~one.right).sum())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        None,
+        {"a": [], "b": {}, "c": ()},
+        {"ein Käfer": [1, [2.5, None], {"x": True}], 'quoted "': "\n", "nan": [float("inf")]},
+        {"far": {"away": {"a": "x" * 200, "b": list(range(300))}}},
+        [[[1, 2], [3]], [{"a": 1}]],
+    ],
+)
+def test_a_laid_out_file_says_what_json_says(content):
+    assert json.loads(laid_out(content)) == json.loads(json.dumps(content))
+
+
+def test_evaluation_json_is_for_people_as_well(tmp_path):
+    one = replace(network(), file=tmp_path / "checkpoints" / "best.pt")
+    examine.report([one])
+    lines = [line.strip().rstrip(",") for line in (tmp_path / "evaluation.json").read_text().splitlines()]
+    assert {str(row) for row in one.confusion.tolist()} <= set(lines), "a row of the matrix is a line"
+    assert sum(line.startswith(f'"{name}": {{"images": ') for line in lines for name in one.classes) == len(one.classes)
+    assert max(len(line) for line in lines if "{" in line) <= 120
+
+
 def test_names_of_classes_are_text_and_not_markup(tmp_path):
     names = ["<script>alert(1)</script>", "a & b", "猫", "class 3", "x" * 60, "$5 \\alpha_", "%s {0}"]
     text = Text(page([network(classes=names)]))
@@ -108,6 +135,16 @@ def test_of_many_classes_those_that_do_worst_are_listed():
     assert max(f1) <= min(100 * its["f1"] for name, its in one.figures["classes"].items() if name > "50") + 40
     picture = confusion(one.confusion, one.classes)
     assert picture.shape[0] == picture.shape[1] > 900
+
+
+def test_the_report_says_in_which_views_the_images_were_seen(tmp_path):
+    one = replace(network(), tta="flip", file=tmp_path / "best.pt")
+    examine.report([one])
+    assert json.loads((tmp_path / "evaluation.json").read_text())["tta"] == "flip"
+    assert "flip" in Text((tmp_path / "report.html").read_text()).words
+    assert ", test-time augmentation flip, " in next(tables.one(one))
+    assert ", test-time augmentation flip;" in next(tables.several([one, one, together([one, one])]))
+    assert together([one, network()]).tta == "that of each"
 
 
 def test_without_held_out_images_there_is_no_temperature():

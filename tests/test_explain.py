@@ -36,7 +36,9 @@ def known(
     channels = images.shape[1]
     normalize = Normalize([0.0] * channels, [1.0] * channels, CPU, torch.contiguous_format)
     loaders = (EvalLoader(some, batch_size=4, normalize=normalize) for some in (Images(images, labels),) * 2)
-    trained = Trained(model, "model", list(classes), images.shape[1:], normalize, Precision("fp32", CPU), as_it_is)
+    trained = Trained(
+        model, "model", list(classes), images.shape[1:], normalize, Precision("fp32", CPU), as_it_is, "none"
+    )
     return trained, Unseen(*loaders)
 
 

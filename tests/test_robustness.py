@@ -20,8 +20,19 @@ from data.dataset import Images
 from data.loader import EvalLoader, Normalize
 from engine.build import Trained, Unseen
 from engine.errors import RunError
-from engine.examine.robustness import DEGREES, PIXELS, Robust, answered, corruption_errors, mean, part, robustness
+from engine.examine.robustness import (
+    DEGREES,
+    PIXELS,
+    Robust,
+    answered,
+    corruption_errors,
+    heat_map,
+    mean,
+    part,
+    robustness,
+)
 from engine.machine import Precision
+from engine.plot import folded
 from engine.tta import as_it_is
 
 CPU = torch.device("cpu")
@@ -48,7 +59,7 @@ def always(number: int) -> Trained:
 def trained(rule: Callable[[Tensor], Tensor]) -> Trained:
     """A network with this rule, ready to be used."""
     normalize = Normalize([0.0] * 3, [1.0] * 3, CPU, torch.contiguous_format)
-    return Trained(Answer(rule), "model", CLASSES, (3, 32, 32), normalize, Precision("fp32", CPU), as_it_is)
+    return Trained(Answer(rule), "model", CLASSES, (3, 32, 32), normalize, Precision("fp32", CPU), as_it_is, "none")
 
 
 def is_bright(images: Tensor) -> Tensor:
@@ -156,6 +167,21 @@ def test_one_network_has_no_baseline():
     assert found.content["baseline"] is None
     assert any("40.00 %" in line and "+30.00" in line for line in found.lines)
     assert any(line.startswith("gaussian_noise") and line.count("60.00 %") == 6 for line in found.lines)
+
+
+def test_a_panel_has_the_name_of_its_network_where_there_are_several():
+    names = ["a network", "2026-01-31/12-00-00-ab12/checkpoints/best.pt"]
+    several = [robust(0.9, 0.6, name) for name in names]
+    titles = [[axes.get_title() for axes in heat_map(networks).axes] for networks in (several[:1], several)]
+    assert titles == [[""], ["a network", "2026-01-31/12-00-00-ab12/\ncheckpoints/best.pt"]]
+
+
+@pytest.mark.parametrize("name", ["", "word", "a/b", "x" * 20, "one/two three_four", "/" * 9])
+def test_a_folded_name_is_whole_and_narrow(name):
+    lines = folded(name, 8).split("\n")
+    assert "".join(lines) == name
+    assert max(map(len, lines)) <= 8
+    assert all(line[-1] in "/ _" for line in lines[:-1] if len(line) < 8), "a word is only cut if it is too long"
 
 
 @pytest.fixture

@@ -85,6 +85,17 @@ def test_the_final_test_and_evaluation_see_the_same_views(train):
         found, images = rebuilt(run.checkpoint(), tta=given)
         figures = evaluate(found.model, images.test, precision=found.precision, views=found.views)
         assert figures.loss == result.result["test_loss"]
+        assert found.tta == result.result["tta"]
+
+
+@pytest.mark.parametrize("option", option_names("tta"))
+def test_views_are_called_as_the_user_chose_them(option):
+    assert build.called_in("tta", build.plain(composed(f"tta={option}").tta)) == option
+
+
+def test_views_with_other_values_are_called_by_these():
+    values = build.plain(composed("tta=ten_crop", "tta.padding=5").tta)
+    assert build.called_in("tta", values) == "crops (padding=5, mirrored=True)"
 
 
 class Pixels(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.build import Trained
 from engine.counts import Alive, count_activations, count_multiply_adds
 from engine.errors import RunError
-from engine.examine.parts import Part, Section
+from engine.examine.parts import Part, Section, watched
 from engine.examine.tables import aligned
 from engine.machine import describe_device, wait
 from engine.memory import is_out_of_memory
@@ -197,7 +197,7 @@ def in_turns(calls: Mapping[Key, Call], *, turns: int = TURNS) -> dict[Key, list
     The first turn and the first call of each turn do not count: something is made there, or the caches are another's.
     """
     found: dict[Key, list[float]] = {key: [] for key in calls}
-    for turn in range(1 + turns):
+    for turn in watched(range(1 + turns), "cost", "turn"):
         for key, call in calls.items():
             call()
             durations: list[float] = []

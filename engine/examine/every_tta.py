@@ -18,14 +18,16 @@ def every_tta(trained: Trained, images: Unseen, every: Mapping[str, Views]) -> P
     rows, fastest = view_rows(found), found[0]
     content = {view.name: view_figures(fastest, view) for view in found}
     return Part(
-        "tta", content, list(aligned(rows)), [Section("Test-time augmentation", f"beside {fastest.name}", rows)]
+        "every_tta", content, list(aligned(rows)), [Section("Test-time augmentation", f"beside {fastest.name}", rows)]
     )
 
 
 def augmented(trained: Trained, images: Unseen, every: Mapping[str, Views]) -> list[Examined]:
     """The network with each augmentation, whose name it has here; the fastest first."""
     found = [
-        replace(examined(replace(trained, views=views), images, Path(), option, held_out=False), name=option)
+        replace(
+            examined(replace(trained, views=views, tta=option), images, Path(), option, held_out=False), name=option
+        )
         for option, views in every.items()
     ]
     return sorted(found, key=lambda one: -one.images_per_second)

@@ -234,7 +234,7 @@ What the run's files say, of the checkpoint that they name; shares are of 1.
 TOLD = {
     "result.json": "model dataset recipe params multiply_adds train_images epochs seed chosen_epoch chosen_weights "
     "test_images test_accuracy test_top5_accuracy test_loss git_revision versions",
-    "evaluation.json": "checkpoint weights images accuracy accuracy_interval top5_accuracy loss brier_score "
+    "evaluation.json": "checkpoint weights tta images accuracy accuracy_interval top5_accuracy loss brier_score "
     "expected_calibration_error",
 }
 

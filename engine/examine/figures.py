@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from engine import metrics
 from engine.build import Trained, Unseen
 from engine.errors import RunError
 from engine.evaluate import answers
+from engine.examine.parts import watched
 
 CONFUSED = 10  # pairs of classes that are named
 
@@ -31,6 +32,7 @@ class Examined:
     name: str
     file: Path
     weights: str
+    tta: str
     classes: Sequence[str]
     images: Images
     held_out: Images
@@ -62,6 +64,7 @@ class Examined:
         return {
             "checkpoint": str(self.file),
             "weights": self.weights,
+            "tta": self.tta,
             "images": images,
             "parameters": self.parameters,
             "images_per_second": self.images_per_second,
@@ -105,16 +108,18 @@ def plain(**figures: float) -> dict[str, float | None]:
 
 def examined(trained: Trained, images: Unseen, file: Path, name: str, *, held_out: bool = True) -> Examined:
     """Let a network answer, also on the images held out in its training unless these are of no matter."""
+    answers_to = partial(answers, trained.model, precision=trained.precision, views=trained.views)
     begun = time.perf_counter()
-    logits, labels = answers(trained.model, images.test, precision=trained.precision, views=trained.views)
+    logits, labels = answers_to(watched(images.test, name, "batch"))
     seconds = time.perf_counter() - begun
     val = None
     if held_out and len(images.val):
-        val = answers(trained.model, images.val, precision=trained.precision, views=trained.views)
+        val = answers_to(watched(images.val, f"{name}, held-out images", "batch"))
     return Examined(
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
         weights=trained.weights,
+        tta=trained.tta,
         classes=trained.classes,
         images=images.test.images,
         held_out=images.val.images,
@@ -152,6 +157,7 @@ def together(several: Sequence[Examined]) -> Examined:
         name=f"ensemble of {len(several)}",
         file=Path(),
         weights="model",
+        tta=first.tta if len({one.tta for one in several}) == 1 else "that of each",
         classes=first.classes,
         images=first.images,
         held_out=first.held_out,

@@ -67,6 +67,7 @@ def figure_rows(network: Examined) -> list[Sequence[str]]:
         ("expected calibration error", percent(figures["expected_calibration_error"])),
         ("parameters", f"{figures['parameters']:,}"),
         ("images a second", f"{figures['images_per_second']:,.0f}"),
+        ("test-time augmentation", figures["tta"]),
     ]
     if calibrated is None:
         return rows
@@ -77,7 +78,7 @@ def figure_rows(network: Examined) -> list[Sequence[str]]:
         percent(calibrated["expected_calibration_error"]),
     )
     titles = f"with temperature {calibrated['temperature']:.3f}, from {calibrated['fitted_on']:,} held-out images"
-    beside = [titles, *unchanged, *changed, "", ""]
+    beside = [titles, *unchanged, *changed, "", "", ""]
     return [(*row, other) for row, other in zip(rows, beside, strict=True)]
 
 

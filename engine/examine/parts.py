@@ -2,16 +2,19 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from engine import plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Part:
     content: dict[str, Any]
     lines: Sequence[str]
     sections: Sequence[Section]
+
+
+def watched(work: Iterable[T], title: str, unit: str) -> Iterable[T]:
+    """What is gone through, with a bar on a terminal where that takes longer than a second."""
+    return tqdm(work, desc=title, unit=unit, leave=False, disable=None, delay=1)
 
 
 def embedded(figure: "Figure") -> str:

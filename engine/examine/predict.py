@@ -19,7 +19,7 @@ from data.dataset import DataError
 from data.folder import SUFFIXES, decoded, squared
 from engine import metrics, plot
 from engine.build import Trained
-from engine.check import one_or_more
+from engine.check import matches, one_or_more
 from engine.checkpoint import NotSaved
 from engine.console import one_line
 from engine.errors import RunError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AT_ONCE = 64  # images that are read and answered together
 NAMED = 5  # classes of each image
 SHOWN = 60  # images at most on the contact sheet
+LONGEST = 18  # signs of a name below an image
 COLUMNS, SIDE = 10, 160  # images in its row, and pixels of their longer side
 
 
@@ -77,7 +78,8 @@ def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, a
             say(str(predictions[-1]))
         thumbnails += [photograph.thumbnail for photograph in photographs[: SHOWN - len(thumbnails)]]
     if not predictions:
-        raise RunError(f"predict={','.join(one_or_more(given))}: there is no image that can be read")
+        kinds = "" if files else f": of a folder those count that end in {', '.join(sorted(SUFFIXES))}"
+        raise RunError(f"predict={','.join(one_or_more(given))}: there is no image that can be read{kinds}")
     place = common_directory([checkpoint])
     try:
         lines = (json.dumps(prediction.content()) + "\n" for prediction in predictions)
@@ -93,13 +95,13 @@ def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, a
 
 
 def image_files(given: Sequence[str]) -> list[Path]:
-    """The files that are given, and what has the name of an image in and below folders; each once, in order.
+    """The files that are given or match a pattern, and what has the name of an image in and below folders; each once.
 
     Names that begin with a dot do not count, and links to folders are not followed. A folder that cannot be read is
     named on standard error.
     """
     files = []
-    for path in (Path(os.path.expanduser(path)) for path in given):
+    for path in (Path(os.path.expanduser(path)) for one in given for path in matches(one) or [one]):
         if not path.is_dir():
             files.append(path)
             continue
@@ -154,22 +156,27 @@ def most_probable(trained: Trained, images: np.ndarray) -> list[list[tuple[str, 
     ]
 
 
+def shortened(name: str) -> str:
+    """A name without its middle where it is longer than there is room for below an image."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
+
+
 def contact_sheet(predictions: Sequence[Prediction], thumbnails: Sequence[Image.Image]) -> "Figure":
-    """The first images as they are, each above its class and percent; how many there are if these are not all."""
+    """The first images as they are, each above its file's name, its class and percent; how many there are in all."""
     columns = min(COLUMNS, len(thumbnails))
     rows = -(-len(thumbnails) // columns)
-    canvas, grid = plot.figure(width=1.2 * columns, height=1.5 * rows, rows=rows, columns=columns)
+    canvas, grid = plot.figure(width=1.2 * columns, height=1.65 * rows, rows=rows, columns=columns)
     for axes in grid:
         axes.set_axis_off()
     for axes, prediction, thumbnail in zip(grid, predictions, thumbnails, strict=False):
         name, probability = prediction.top5[0]
         square = Image.new("RGB", (SIDE, SIDE), "white")
-        square.paste(thumbnail, ((SIDE - thumbnail.width) // 2, (SIDE - thumbnail.height) // 2))
+        square.paste(thumbnail, ((SIDE - thumbnail.width) // 2, SIDE - thumbnail.height))
         axes.imshow(square)
         axes.text(
             SIDE / 2,
             SIDE + 6,
-            f"{name if len(name) <= 16 else f'{name[:15]}…'}\n{percent(probability)}",
+            f"{shortened(one_line(prediction.file.name))}\n{shortened(name)}\n{percent(probability)}",
             ha="center",
             va="top",
             fontsize=7,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -250,7 +249,8 @@ def heat_map(networks: Sequence[Robust]) -> "Figure":
     canvas, panels = plot.figure(width=1.8 + 2.4 * columns, height=0.6 + 4.2 * rows, rows=rows, columns=columns)
     for axes, network in zip(panels, networks, strict=False):
         axes.imshow(network.corrupted, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_title(fill(network.name, 28), fontsize=9, color=plot.INK, parse_math=False)
+        if len(networks) > 1:
+            axes.set_title(plot.folded(network.name, 28), fontsize=9, color=plot.INK, parse_math=False)
         axes.set_xticks(range(len(SEVERITIES)), SEVERITIES)
         axes.set_yticks(range(len(CORRUPTIONS)), [name.replace("_", " ") for name in CORRUPTIONS])
         axes.set_xlabel("severity", color=plot.INK)

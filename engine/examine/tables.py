@@ -24,7 +24,7 @@ def interval(figures: dict[str, Any]) -> str:
 def one(examined: Examined) -> Iterator[str]:
     """The lines that describe a network."""
     figures = examined.figures
-    yield f"{examined.name}: {figures['images']:,} test images, {figures['images_per_second']:,.0f} a second"
+    yield f"{examined.name}: {shown(examined)}, {figures['images_per_second']:,.0f} a second"
     yield f"accuracy {interval(figures)}, top-5 {percent(figures['top5_accuracy'])}, loss {figures['loss']:.4f}"
     calibration = percent(figures["expected_calibration_error"])
     yield f"Brier score {figures['brier_score']:.4f}, calibration error {calibration}"
@@ -40,6 +40,12 @@ def one(examined: Examined) -> Iterator[str]:
         pairs = (f"{pair['class']} as {pair['taken_for']} {pair['images']}" for pair in figures["most_confused"])
         yield ""
         yield f"confused most: {', '.join(pairs)}"
+
+
+def shown(examined: Examined) -> str:
+    """What a network was shown, in words."""
+    views = "" if examined.tta == "none" else f", test-time augmentation {examined.tta}"
+    return f"{len(examined.labels):,} test images{views}"
 
 
 def class_rows(examined: Examined) -> list[Sequence[str]]:
@@ -74,7 +80,7 @@ def network_rows(networks: Sequence[Examined]) -> list[Sequence[str]]:
 
 def several(networks: Sequence[Examined]) -> Iterator[str]:
     """The lines that put networks side by side."""
-    yield f"{networks[0].figures['images']:,} test images; difference and agreement with {networks[0].name}"
+    yield f"{shown(networks[-1])}; difference and agreement with {networks[0].name}"
     yield from aligned(network_rows(networks))
 
 

@@ -19,7 +19,7 @@ from data.loader import EvalLoader
 from engine import plot
 from engine.build import Trained, Unseen
 from engine.examine.explain.chosen import first_of_each, shown_classes
-from engine.examine.parts import Part, Section, embedded
+from engine.examine.parts import Part, Section, embedded, watched
 from engine.examine.tables import aligned
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[
     sums: dict[tuple[str, int, str], Tensor] = {}
     counts = 0
     with listening(model.eval()) as heard:
-        for images, labels in batches:
+        for images, labels in watched(batches, "attention", "batch"):
             model(images)
             counts = counts + labels.bincount(minlength=classes)
             for name, reading in heard.items():

@@ -20,7 +20,7 @@ from engine import metrics
 from engine.build import Trained, Unseen
 from engine.evaluate import answers
 from engine.examine.explain.chosen import first_of_each, shown_classes
-from engine.examine.parts import Part, Section, Tile, embedded_pixels
+from engine.examine.parts import Part, Section, Tile, embedded_pixels, watched
 from engine.logging import percent
 from engine.machine import Precision
 
@@ -107,7 +107,8 @@ class Looked:
 def grad_cam(trained: Trained, images: Unseen) -> Part:
     """What spoke for the answers to some test images; the answers are those to the image itself, in fp32."""
     precision = Precision("fp32", trained.precision.device)
-    logits, labels = (values.numpy() for values in answers(trained.model, images.test, precision=precision))
+    batches = watched(images.test, "Grad-CAM", "batch")
+    logits, labels = (values.numpy() for values in answers(trained.model, batches, precision=precision))
     taken = metrics.predicted(logits)
     answered = np.where(taken == labels, labels, -1)
     firsts = first_of_each(answered, shown_classes(labels, len(trained.classes)), RIGHT)
