@@ -1,5 +1,8 @@
 """Evaluate trained networks: python evaluate.py checkpoint=PATH; --help says more."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import hydra
 from omegaconf import DictConfig
 
@@ -7,6 +10,10 @@ from engine.check import find_checkpoints
 from engine.command import command_line, leave, stoppable
 from engine.errors import RunError
 from engine.memory import memory_explained
+
+if TYPE_CHECKING:
+    from engine.build import Trained, Unseen
+    from engine.examine.parts import Part
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -19,7 +26,7 @@ def main(config: DictConfig) -> None:
     from engine import build, examine
     from engine.checkpoint import read
 
-    networks, kept, parts = [], {}, []
+    networks, kept = [], {}
     try:
         for name, file in find_checkpoints(config.checkpoint).items():
             with memory_explained(name, helps="lower eval_batch_size"):
@@ -32,20 +39,27 @@ def main(config: DictConfig) -> None:
                 images = build.unseen(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
                 networks.append(examine.examined(trained, images, file, name))
                 kept[networks[-1].name] = trained
-                if config.every_tta:
-                    parts.append(examine.every_tta(trained, images, build.every_tta()))
-                if config.explain:
-                    parts += examine.explain(trained, images)
-        if config.robustness:
-            examine.require_same_images(networks)
-            with memory_explained("robustness", helps="lower eval_batch_size or robustness_limit"):
-                root, limit = config.robustness_root, config.robustness_limit
-                parts.append(examine.robustness(kept, images, root=root, limit=limit))
-        if config.cost:
-            parts.append(examine.costs(kept, compiled=config.cost_compile))
-        examine.report(networks, parts)
+        examine.report(networks, asked_for(config, kept, images))
     except RunError as error:
         leave(error)
+
+
+def asked_for(config: DictConfig, networks: dict[str, "Trained"], images: "Unseen") -> Iterator["Part"]:
+    """The parts of the report beside the figures, each found out when it is taken; all networks see the same images."""
+    from engine import build, examine
+
+    (name, first), *_ = networks.items()
+    with memory_explained(name, helps="lower eval_batch_size"):
+        if config.every_tta:
+            yield examine.every_tta(first, images, build.every_tta())
+        if config.explain:
+            yield from examine.explain(first, images)
+    if config.robustness:
+        with memory_explained("robustness", helps="lower eval_batch_size or robustness_limit"):
+            root, limit = config.robustness_root, config.robustness_limit
+            yield examine.robustness(networks, images, root=root, limit=limit)
+    if config.cost:
+        yield examine.costs(networks, compiled=config.cost_compile)
 
 
 if __name__ == "__main__":

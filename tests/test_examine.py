@@ -1,6 +1,7 @@
 """The report of trained networks: figures, tables, pictures, the page."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.evaluate import places
 from engine.examine import pictures, tables
 from engine.examine.figures import Examined, NotComparable, comparison, together
 from engine.examine.page import page
+from engine.examine.parts import Part
 from engine.rundir import laid_out
 
 
@@ -204,6 +206,21 @@ def test_networks_are_only_compared_on_the_same_images(change):
     }
     with pytest.raises(NotComparable, match="a network and another were not tested on the same images"):
         examine.report([first, replace(first, name="another", **others[change])])
+
+
+def test_what_is_known_is_said_before_the_next_part_is_begun(tmp_path, caplog):
+    """So that who stops what takes too long has at least what came before."""
+    caplog.set_level("INFO")
+
+    def slow_parts() -> Iterator[Part]:
+        assert "accuracy" in caplog.text
+        yield Part("first", {"is": 1}, ["what the first came to"], [])
+        assert "what the first came to" in caplog.text
+        yield Part("second", {"is": 2}, ["and the second"], [])
+
+    examine.report([replace(network(), file=tmp_path / "checkpoints" / "best.pt")], slow_parts())
+    said = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (said["first"], said["second"]) == ({"is": 1}, {"is": 2})
 
 
 def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsys):

@@ -1,6 +1,6 @@
 """Trained networks examined: figures, tables, pictures, a page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.checkpoint import NotSaved
 from engine.examine import tables
@@ -29,31 +29,36 @@ __all__ = [
 ]
 
 
-def report(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> None:
+def report(networks: Sequence[Examined], parts: Iterable[Part] = ()) -> None:
     """Say the figures of networks and further `parts`, and write them as evaluation.json and report.html.
 
-    The files of one network lie in its run's directory, or beside its file; those of several, with that of all as one,
-    in the directory that has all of them. Raises NotComparable where the test images are not the same ones, and
-    NotSaved.
+    What takes long to find out is said as soon as it is known: `parts` are taken one by one. The files of one network
+    lie in its run's directory, or beside its file; those of several, with that of all as one, in the directory that has
+    all of them. Raises NotComparable where the test images are not the same ones, and NotSaved.
     """
-    first, place = networks[0], common_directory([network.file for network in networks])
+    first, place, taken = networks[0], common_directory([network.file for network in networks]), []
     if len(networks) == 1:
-        lines, content = list(tables.one(first)), dict(first.figures)
+        lines, content = tables.one(first), dict(first.figures)
     else:
         require_same_images(networks)
         networks = [*networks, together(networks)]
-        lines = list(tables.several(networks))
+        lines = tables.several(networks)
         beside = {network.name: comparison(first, network) for network in networks[1:]}
         content = {"networks": {network.name: network.figures for network in networks}, "beside the first": beside}
+    say_all(lines)
     for part in parts:
-        lines += ["", *part.lines]
+        say_all(["", *part.lines])
         content[part.name] = part.content
-    for line in lines:
-        say(line)
+        taken.append(part)
     try:
         write_json(place.path / "evaluation.json", content)
-        write_text(place.path / "report.html", page(networks, parts))
+        write_text(place.path / "report.html", page(networks, taken))
     except OSError as error:
         raise NotSaved(f"{place}/evaluation.json could not be written ({error.strerror})") from None
-    say("")
-    say(f"written to {place}: evaluation.json, report.html")
+    say_all(["", f"written to {place}: evaluation.json, report.html"])
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Say some lines."""
+    for line in lines:
+        say(line)
