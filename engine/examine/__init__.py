@@ -24,7 +24,6 @@ __all__ = [
     "export",
     "predict",
     "report",
-    "require_same_images",
     "robustness",
 ]
 
