@@ -15,13 +15,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from engine import plot
 from engine.check import as_typed
 from engine.settings import deciding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CONFIDENCE = 0.95
 ABSENT = "-"
@@ -107,27 +110,32 @@ def configurations(runs: Iterable[Run]) -> list[list[Run]]:
 def varied(runs: Iterable[Run]) -> list[str]:
     """The groups and keys in which runs differ that have begun to train, but for the seed.
 
-    A key that comes with an option of a group counts only where runs with the same option differ in it.
+    A key, or a group within another, that comes with an option of a group counts only where runs with the same option
+    differ in it.
     """
     firsts = [members[0] for members in configurations(run for run in runs if run.has_begun)]
     groups = dict.fromkeys(group for run in firsts for group in run.choices)
     follows = {name for run in firsts for name in run.follows}
     keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in follows)
 
-    def differ(key: str) -> bool:
-        group, values = group_of(key, groups), {}
+    def differ(name: str) -> bool:
+        group, values = group_of(name, groups), {}
         for run in firsts:
-            values.setdefault(run.setting(group) if group else "", set()).add(run.setting(key))
+            values.setdefault(run.setting(group) if group else "", set()).add(run.setting(name))
         return any(len(found) > 1 for found in values.values())
 
-    return [*(group for group in groups if len({run.setting(group) for run in firsts}) > 1), *filter(differ, keys)]
+    return list(filter(differ, [*groups, *keys]))
 
 
-def group_of(key: str, groups: Iterable[str]) -> str | None:
-    """The group whose option brings a key: attention@model.block_attention rather than model; None for the others."""
-    top = key.partition(".")[0]
-    places = {group.partition("@")[2] or group: group for group in groups}
-    inside = [place for place in places if key == place or key.startswith(f"{place}.")]
+def group_of(name: str, groups: Iterable[str]) -> str | None:
+    """The group whose option brings a key, or another group.
+
+    Of model.block_attention.reduction that is attention@model.block_attention, and of this model; None for the others.
+    """
+    inner = name.partition("@")[2] or name
+    top = inner.partition(".")[0]
+    places = {group.partition("@")[2] or group: group for group in groups if group != name}
+    inside = [place for place in places if inner == place or inner.startswith(f"{place}.")]
     return places[max(inside, key=len)] if inside else "regularization" if top in REGULARIZED else None
 
 
@@ -353,16 +361,24 @@ def scatter(found: Sequence[Row], figure: str, file: Path) -> None:
         figures = numbers(row, found[0])
         x, y = figures[figure], 100 * figures["test_accuracy"]
         spread = 100 * (figures["test_accuracy_std"] or 0)
-        panel.errorbar(x, y, yerr=spread, fmt="o", color=colour(number), capsize=3, label=row.name)
-        if number < len(plot.COLOURS):
-            place = {"xytext": (8, 5), "textcoords": "offset points"}
-            panel.annotate(row.name, (x, y), **place, fontsize=9, color=colour(number))
+        panel.errorbar(x, y, yerr=spread, fmt="o", color=colour(number), capsize=3, label=label(row, number))
     panel.set(xscale="log")
-    panel.margins(x=0.3, y=0.15)
+    panel.margins(x=0.1)
     plot.name_ticks(panel, *{"parameters": (plot.COUNTS, plot.count), "seconds": (plot.TIMES, plot.duration)}[figure])
     panel.set_xlabel({"parameters": "parameters", "seconds": "time of training"}[figure], color=plot.INK)
     panel.set_ylabel("test accuracy, %", color=plot.INK)
+    name_rows(panel, loc="best")
     plot.save(canvas, file)
+
+
+def label(row: Row, number: int) -> str:
+    """What a legend calls a row; the later ones, whose colours are not their own, it leaves out."""
+    return row.name if number < len(plot.COLOURS) else "_"
+
+
+def name_rows(panel: "Axes", *, loc: str) -> None:
+    """A legend in the order of the rows, which are drawn from the last to the first."""
+    panel.legend(frameon=False, fontsize=9, labelcolor=plot.INK, loc=loc, reverse=True)
 
 
 def curves(found: Sequence[Row], file: Path) -> None:
@@ -375,9 +391,9 @@ def curves(found: Sequence[Row], file: Path) -> None:
         means = [100 * statistics.fmean(column) for column in columns]
         spreads = [100 * (deviation(column) or 0) for column in columns]
         epochs, is_named = range(1, len(means) + 1), number < len(plot.COLOURS)
-        label = row.name if is_named else "_"  # which a legend leaves out
         dot = "o" if len(means) == 1 else ""  # of which there is no line
-        panel.plot(epochs, means, dot + "-", color=colour(number), linewidth=1.8 if is_named else 0.8, label=label)
+        style = {"color": colour(number), "linewidth": 1.8 if is_named else 0.8, "label": label(row, number)}
+        panel.plot(epochs, means, dot + "-", **style)
         if is_named:
             low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
             high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
@@ -385,7 +401,7 @@ def curves(found: Sequence[Row], file: Path) -> None:
     plot.whole_ticks(panel)
     panel.set_xlabel("epoch", color=plot.INK)
     panel.set_ylabel(f"{'validation' if held_out else 'training'} accuracy, %", color=plot.INK)
-    panel.legend(frameon=False, fontsize=9, labelcolor=plot.INK, loc="lower right", reverse=True)
+    name_rows(panel, loc="lower right")
     plot.save(canvas, file)
 
 

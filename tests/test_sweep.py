@@ -492,6 +492,10 @@ def test_options_are_columns_and_what_comes_with_them_is_not(table):
     ]
 
 
+def test_attention_that_comes_with_a_network_is_no_column(table):
+    assert table(["model=resnet20"], ["model=se_resnet20"], ["model=bam_resnet20"])[0] == ["model"]
+
+
 def ticks(low: float, high: float, *how: object) -> list[str]:
     """The names along an axis from `low` to `high`."""
     _, (panel,) = plot.figure(width=4, height=3)
