@@ -348,7 +348,7 @@ def as_typed(value: Any) -> str:
 
 
 def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
-    """The files that `checkpoint=` means, one or a list, by a name for each: what distinguishes it from the others.
+    """The files that `checkpoint=` means, by a name for each: of one its last part, of several what distinguishes them.
 
     A pattern means what it matches and has a checkpoint. Raises CommandError where one is missing or there twice.
     """
@@ -363,10 +363,8 @@ def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
     found = [find_checkpoint(path) for path in paths]
     if again := [path for path, file in zip(paths, found, strict=True) if found.count(file) > 1]:
         raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is there twice")
-    if len(paths) == 1:
-        return {str(found[0]): found[0]}
     absolute = [os.path.abspath(os.path.expanduser(path)) for path in paths]
-    common = os.path.commonpath(absolute)
+    common = os.path.commonpath(absolute) if len(absolute) > 1 else os.path.dirname(absolute[0])
     return {os.path.relpath(path, common): file for path, file in zip(absolute, found, strict=True)}
 
 

@@ -477,7 +477,9 @@ def test_a_pattern_means_the_checkpoints_that_it_matches(monkeypatch, tmp_path):
     both = {"a": Path("sweep/a/checkpoints/last.pt"), "b": Path("sweep/b/checkpoints/best.pt")}
     assert find_checkpoints(["sweep/?"]) == both
     assert find_checkpoints("sweep/*") == {"[c]": Path("sweep/[c]/checkpoints/last.pt")} | both
-    assert list(find_checkpoints("sweep/[c]").values()) == [Path("sweep/[c]/checkpoints/last.pt")]
+    assert find_checkpoints("sweep/[c]") == {"[c]": Path("sweep/[c]/checkpoints/last.pt")}
+    monkeypatch.chdir(tmp_path / "sweep" / "a")
+    assert find_checkpoints(".") == {"a": Path("checkpoints/last.pt")}
 
 
 def test_control_c_is_answered_in_one_line(monkeypatch, capsys):
