@@ -165,7 +165,8 @@ def joined(device: str) -> Iterator[Ranks]:
                 raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
             torch.cuda.set_device(local)
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
-        with heeding_silence() if are_machines() else nullcontext():
+        # Not those of nccl, which fill up where a GPU is merely late: the kernel would take that for silence.
+        with heeding_silence() if are_machines() and kind == "cpu" else nullcontext():
             yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
         error.is_said = not is_first_to_say()

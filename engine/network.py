@@ -76,7 +76,8 @@ def heeding_silence() -> Iterator[None]:
 
     A machine that fails or is cut off closes no connection: what waits for it would do so for a quarter of an hour
     and longer (tcp_retries2 in tcp(7)). The kernels ask each other, so that a process that only takes its time is not
-    lost. Connections are torch's, which makes them when it likes, so all of them are looked up. Linux alone can.
+    lost, unless it leaves so much unread that there is no room for more; gloo and torch's store read at once.
+    Connections are torch's, which makes them when it likes, so all of them are looked up. Linux alone can.
     """
     if not (hasattr(socket, "TCP_USER_TIMEOUT") and OPEN.is_dir()):
         yield
