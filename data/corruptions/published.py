@@ -82,6 +82,7 @@ def array(file: Path, wanted: tuple[int | None, ...]) -> np.ndarray:
     except Exception as error:  # of many kinds: NumPy trusts what it reads
         raise DataError(f"{file} is not a file of NumPy's: {error or type(error).__name__}") from None
     if not isinstance(found, np.ndarray):
+        found.close()
         raise DataError(f"{file} is an archive of several arrays")
     if not same_shape(found.shape, wanted):
         written = ", ".join("N" if size is None else str(size) for size in wanted)
