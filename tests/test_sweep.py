@@ -326,9 +326,10 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
         labels = [f"optimizer.lr={rate} | " if name == "beside" else "" for rate in (0.01, 0.02)]
         assert sorted(line.partition("epoch")[0] for line in epochs) == labels
     found, expected = (left(tmp_path / name / "multirun" / "rates") for name in ("beside", "behind"))
-    share = os.environ.get("OMP_NUM_THREADS", max(joblib.cpu_count() // 2, 1))
+    share = int(os.environ.get("OMP_NUM_THREADS", max(joblib.cpu_count() // 2, 1)))
+    expected_device = f"cpu, {share} thread{'s' * (share > 1)}"
     for file in (tmp_path / "beside").rglob("result.json"):
-        assert json.loads(file.read_text()).get("device", f"cpu, {share} threads") == f"cpu, {share} threads"
+        assert json.loads(file.read_text()).get("device", expected_device) == expected_device
     assert {name: figures[1] for name, figures in found.items()} == {
         name: figures[1] for name, figures in expected.items()
     }
