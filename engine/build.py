@@ -491,19 +491,10 @@ def every_tta() -> dict[str, Views]:
 def called_in(group: str, values: dict[str, Any]) -> str:
     """The option of a group that has these values or, where none does, what they build and with which values."""
     for file in sorted((CONF / group).glob("*.yaml")):
-        if option_values(group, file.stem) == values:
+        if plain(OmegaConf.load(file)) == values:
             return file.stem
     options = ", ".join(f"{key}={value}" for key, value in values.items() if not key.startswith("_"))
     return f"{values['_target_'].rpartition('.')[2]} ({options})"
-
-
-def option_values(group: str, option: str) -> dict[str, Any]:
-    """What an option's file says, together with the files of the group that it begins with."""
-    own = plain(OmegaConf.load(CONF / group / f"{option}.yaml"))
-    values: dict[str, Any] = {}
-    for base in own.pop("defaults", []):
-        values |= option_values(group, base)
-    return values | own
 
 
 def require_own_code(group: Any, allowed: frozenset[str]) -> None:

@@ -141,9 +141,9 @@ def group_of(name: str, groups: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration: its values of what varies, and its finished runs."""
+    """One configuration: what varies with its values of it, and its finished runs."""
 
-    settings: tuple[str, ...]
+    settings: dict[str, str]
     runs: Sequence[Run]
 
     def mean(self, figure: str) -> float:
@@ -163,15 +163,15 @@ class Row:
     @property
     def name(self) -> str:
         """Its values in words."""
-        return ", ".join(self.settings) or "all runs"
+        return ", ".join(self.settings.values()) or "all runs"
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
     """Finished runs by configuration, the best in validation first."""
     keys = varied(runs)
     done = configurations(run for run in runs if run.is_finished)
-    found = [Row(tuple(map(members[0].setting, keys)), members) for members in done]
-    return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), row.settings))
+    found = [Row({key: members[0].setting(key) for key in keys}, members) for members in done]
+    return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), *row.settings.values()))
 
 
 def deviation(values: Sequence[float]) -> float | None:
@@ -266,10 +266,10 @@ TITLES = ("seeds", "val, %", "test, %", "to the first", "parameters", "multiply-
 SIZES = ("parameters", "multiply-adds")  # of the network, which all runs may have in common
 
 
-def cells(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+def cells(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The titles of the columns and the rows of the table, as text."""
-    found = rows(runs)
-    return [*varied(runs), *TITLES], [[*row.settings, *spoken(numbers(row, found[0]))] for row in found]
+    body = [[*row.settings.values(), *spoken(numbers(row, found[0]))] for row in found]
+    return [*found[0].settings, *TITLES], body
 
 
 def as_text(runs: Sequence[Run]) -> str:
@@ -277,16 +277,16 @@ def as_text(runs: Sequence[Run]) -> str:
 
     Sizes that all rows share are below it as well, for a narrower table.
     """
-    if not any(run.is_finished for run in runs):
+    if not (found := rows(runs)):
         return "\n".join(["no run is finished", *unfinished(runs)])
-    titles, body = cells(runs)
+    titles, body = cells(found)
     shared = [
         place for place, title in enumerate(titles) if title in SIZES and len({line[place] for line in body}) == 1
     ]
     below = ", ".join(f"{body[0][place]} {titles[place]}" for place in shared)
     titles, *body = [[cell for place, cell in enumerate(line) if place not in shared] for line in [titles, *body]]
     widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
-    left = len(varied(runs))
+    left = len(found[0].settings)
     lines = [
         "  ".join(
             f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
@@ -294,30 +294,31 @@ def as_text(runs: Sequence[Run]) -> str:
         ).rstrip()
         for line in [titles, *body]
     ]
-    return "\n".join([*lines, "", *([f"each network: {below}"] if below else []), how_to_read(runs), *unfinished(runs)])
+    return "\n".join(
+        [*lines, "", *([f"each network: {below}"] if below else []), how_to_read(found), *unfinished(runs)]
+    )
 
 
-def as_markdown(runs: Sequence[Run]) -> str:
+def as_markdown(found: Sequence[Row]) -> str:
     """The table for a README."""
-    titles, body = cells(runs)
+    titles, body = cells(found)
     rules = ["---"] * (len(titles) - len(TITLES)) + ["---:"] * len(TITLES)
     return "\n".join(f"| {' | '.join(line)} |" for line in [titles, rules, *body]) + "\n"
 
 
-def as_csv(runs: Sequence[Run]) -> str:
+def as_csv(found: Sequence[Row]) -> str:
     """The table for a program: plain numbers, accuracies as shares of 1, seconds."""
-    found, text = rows(runs), io.StringIO()
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*varied(runs), *NUMBERS])
+    writer.writerow([*found[0].settings, *NUMBERS])
     for row in found:
         figures = numbers(row, found[0])
-        writer.writerow([*row.settings, *("" if figures[name] is None else figures[name] for name in NUMBERS)])
+        writer.writerow([*row.settings.values(), *("" if figures[name] is None else figures[name] for name in NUMBERS)])
     return text.getvalue()
 
 
-def how_to_read(runs: Sequence[Run]) -> str:
+def how_to_read(found: Sequence[Row]) -> str:
     """What the table's figures are."""
-    found = rows(runs)
     if any(len(row.runs) > 1 for row in found):
         return "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
     if len(found) == 1:
@@ -339,19 +340,16 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 # Pictures
 
 
-def draw(runs: Sequence[Run], directory: Path) -> list[Path]:
-    """Accuracy against parameters and against time, and learning curves: the files written."""
-    found = rows(runs)
-    files = [directory / f"leaderboard_{name}.png" for name in ("parameters", "time", "curves")]
-    scatter(found, "parameters", files[0])
-    scatter(found, "seconds", files[1])
-    curves(found, files[2])
-    return files
+def draw(found: Sequence[Row], directory: Path) -> None:
+    """Accuracy against parameters and against time, and learning curves: leaderboard_*.png."""
+    scatter(found, "parameters", directory / "leaderboard_parameters.png")
+    scatter(found, "seconds", directory / "leaderboard_time.png")
+    curves(found, directory / "leaderboard_curves.png")
 
 
 def colour(number: int) -> str:
     """Of a row by its place; those behind the first few are grey."""
-    return plot.COLOURS[number] if number < len(plot.COLOURS) else "#b3b3b3"
+    return plot.COLOURS[number] if has_name(number) else "#b3b3b3"
 
 
 def scatter(found: Sequence[Row], figure: str, file: Path) -> None:
@@ -371,9 +369,14 @@ def scatter(found: Sequence[Row], figure: str, file: Path) -> None:
     plot.save(canvas, file)
 
 
+def has_name(number: int) -> bool:
+    """Whether a legend names the row at this place: the later ones have no colour of their own."""
+    return number < len(plot.COLOURS)
+
+
 def label(row: Row, number: int) -> str:
-    """What a legend calls a row; the later ones, whose colours are not their own, it leaves out."""
-    return row.name if number < len(plot.COLOURS) else "_"
+    """What a legend calls a row; "_" is left out of it."""
+    return row.name if has_name(number) else "_"
 
 
 def name_rows(panel: "Axes", *, loc: str) -> None:
@@ -390,7 +393,7 @@ def curves(found: Sequence[Row], file: Path) -> None:
         columns = list(zip(*(line[: min(map(len, lines))] for line in lines), strict=True))
         means = [100 * statistics.fmean(column) for column in columns]
         spreads = [100 * (deviation(column) or 0) for column in columns]
-        epochs, is_named = range(1, len(means) + 1), number < len(plot.COLOURS)
+        epochs, is_named = range(1, len(means) + 1), has_name(number)
         dot = "o" if len(means) == 1 else ""  # of which there is no line
         style = {"color": colour(number), "linewidth": 1.8 if is_named else 0.8, "label": label(row, number)}
         panel.plot(epochs, means, dot + "-", **style)
@@ -413,6 +416,7 @@ def accuracies(run: Run, held_out: bool) -> list[float]:
 
 def write(runs: Sequence[Run], directory: Path) -> None:
     """Write leaderboard.csv, leaderboard.md and the pictures of runs, of which one is finished. Raises OSError."""
-    (directory / "leaderboard.csv").write_text(as_csv(runs))
-    (directory / "leaderboard.md").write_text(as_markdown(runs))
-    draw(runs, directory)
+    found = rows(runs)
+    (directory / "leaderboard.csv").write_text(as_csv(found))
+    (directory / "leaderboard.md").write_text(as_markdown(found))
+    draw(found, directory)

@@ -18,7 +18,8 @@ INK, GREY, PALE = "#262626", "#737373", "#e6e6e6"
 
 AFTER = re.compile(r"(?<=[/ ,_-])")  # where a name may be broken
 MOST_TICKS = 7
-COUNTS = [round(times * 10.0**power) for power in range(11) for times in (1, 2, 5)]
+ROUND = [float(f"{times}e{power}") for power in range(-12, 11) for times in (1, 2, 5)]
+COUNTS = [value for value in ROUND if value >= 1]
 UNITS = {"s": 1, "min": 60, "h": 3600}
 TIMES = [times * unit for unit in (1, 60) for times in (1, 2, 5, 10, 20, 30)]  # seconds
 TIMES += [times * UNITS["h"] for times in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)]

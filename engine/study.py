@@ -345,13 +345,8 @@ def scale_as(panel: "Axes", distribution: "optuna.distributions.BaseDistribution
         panel.set_xticks(range(len(choices)), choices, rotation=20 if len(choices) > 3 else 0)
         panel.set_xlim(-0.5, len(choices) - 0.5)
     elif distribution.log:
-        from matplotlib.ticker import NullFormatter
-
-        is_short = distribution.high < 100 * distribution.low
-        panel.set_xscale("log", subs=range(2, 10))
-        panel.xaxis.get_major_locator().set_params(subs=(1, 2, 5) if is_short else (1,))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_xscale("log")
+        plot.name_ticks(panel, plot.ROUND, plot.rounded)
 
 
 def importances(study: "optuna.Study", keys: Sequence[str]) -> dict[str, float]:

@@ -442,7 +442,7 @@ def runs(tmp_path):
 
 def test_rows_are_configurations_the_best_in_validation_first(runs):
     found = leaderboard.rows(runs)
-    assert [row.settings for row in found] == [("b",), ("a",), ("c",)]
+    assert [row.settings["optimizer"] for row in found] == ["b", "a", "c"]
     assert leaderboard.varied(runs) == ["optimizer"]
     figures = leaderboard.numbers(found[0], found[0])
     assert figures["test_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]))
@@ -465,7 +465,7 @@ def table(tmp_path):
             shutil.rmtree(tmp_path / str(number) / ".hydra")
             written(tmp_path / str(number), plain, choices)
         runs = leaderboard.read_runs(tmp_path)
-        return leaderboard.varied(runs), [row.settings for row in leaderboard.rows(runs)]
+        return leaderboard.varied(runs), [tuple(row.settings.values()) for row in leaderboard.rows(runs)]
 
     return of
 
@@ -559,7 +559,7 @@ def test_what_is_not_finished_makes_a_column_as_well(tmp_path):
     result.write_text(json.dumps(json.loads(result.read_text()) | {"status": "interrupted", "epochs": 2}))
     runs = leaderboard.read_runs(tmp_path)
     assert leaderboard.varied(runs) == ["optimizer"]
-    assert [row.settings for row in leaderboard.rows(runs)] == [("sgd",)]
+    assert [row.settings for row in leaderboard.rows(runs)] == [{"optimizer": "sgd"}]
 
 
 def test_sizes_that_all_rows_share_stand_below_the_table(runs, tmp_path):
@@ -585,7 +585,8 @@ def test_the_axis_of_epochs_has_whole_numbers():
 
 
 def test_text_markdown_and_numbers_say_the_same(runs, tmp_path):
-    text, markdown, table = leaderboard.as_text(runs), leaderboard.as_markdown(runs), leaderboard.as_csv(runs)
+    found = leaderboard.rows(runs)
+    text, markdown, table = leaderboard.as_text(runs), leaderboard.as_markdown(found), leaderboard.as_csv(found)
     assert "82.00 +- 2.65" in text
     assert "| b | 3 | 83.00 +- 2.65 | 82.00 +- 2.65 | - | 10 | 20.0 M | 101 | 2:00 |" in markdown
     titles, *rows = [line.split(",") for line in table.splitlines()]
@@ -600,5 +601,5 @@ def test_a_run_that_is_not_finished_is_named_and_not_counted(runs, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "result.json").write_text('{"status": "failed", "epochs": 1, "error": "why"}')
     again = leaderboard.read_runs(tmp_path)
-    assert leaderboard.as_csv(again) == leaderboard.as_csv(runs)
+    assert leaderboard.as_csv(leaderboard.rows(again)) == leaderboard.as_csv(leaderboard.rows(runs))
     assert "d: failed after 1 epoch: why" in leaderboard.as_text(again)
