@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ class Pretrained:
 
 def read_pretrained(file: Path) -> Pretrained:
     """The weights in a file: of a checkpoint of this program those that count. Raises CheckpointError."""
-    content = load_safetensors(file) if file.suffix == ".safetensors" else load(file)
+    content = load_safetensors(file)[0] if file.suffix == ".safetensors" else load(file)
     if is_own(content):
         with described():
             _, content = chosen_weights(own_content(content, file), None)
@@ -71,10 +71,13 @@ def read_pretrained(file: Path) -> Pretrained:
     return Pretrained(file, weights)
 
 
-def load_safetensors(file: Path) -> dict[str, Tensor]:
-    """What a file of the safetensors format holds. Raises CheckpointError."""
+def load_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file of the safetensors format holds, and what it says of it. Raises CheckpointError."""
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist")
     try:
-        return load_file(file)
+        with safe_open(file, framework="pt") as content:
+            return load_file(file), content.metadata() or {}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file} is not a file of safetensors: {error}") from None
 

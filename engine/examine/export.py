@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine import build
 from engine.build import Trained
 from engine.check import one_or_more
-from engine.checkpoint import CheckpointError, NotSaved, described, require_possible
+from engine.checkpoint import NotSaved, described, require_possible
 from engine.errors import RunError
 from engine.examine.place import common_directory
 from engine.logging import say, write_text
 from engine.memory import is_out_of_memory
+from engine.pretrained import load_safetensors
 from engine.rundir import RunDirectory
 
 FACTS = ("model", "classes", "image_shape", "mean", "std")  # what a file says of its network, each as JSON
@@ -176,16 +176,11 @@ def texts(facts: dict[str, Any]) -> dict[str, str]:
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of a .safetensors and its facts. Raises CheckpointError, also for facts that cannot be."""
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist")
-    try:
-        with described(), safe_open(file, framework="pt") as content:
-            said = content.metadata() or {}
-            facts = {name: json.loads(said[name]) for name in FACTS}
-            require_possible(facts, file)
-            return load_file(file), facts
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} holds no weights: {error}") from None
+    weights, said = load_safetensors(file)
+    with described():
+        facts = {name: json.loads(said[name]) for name in FACTS}
+        require_possible(facts, file)
+    return weights, facts
 
 
 def model_card(trained: Trained, checkpoint: dict[str, Any], place: RunDirectory) -> str:
