@@ -16,7 +16,7 @@ test: .venv/tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 test-slow: .venv/tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow $(ARGS)
 
 lint: .venv/tests
 	$(BIN)/ruff check .

@@ -409,7 +409,8 @@ def file_or_checkpoint(path: str) -> Path:
 def require_checkpoint(file: Path) -> None:
     """Raise CommandError for a file that cannot be a checkpoint: torch.save writes zip archives."""
     if not zipfile.is_zipfile(file):
-        raise CommandError(f"{file} is not a checkpoint")
+        bare = "; of bare weights, train.py init_from=... init_only=true makes one" * (file.suffix == ".safetensors")
+        raise CommandError(f"{file} is not a checkpoint{bare}")
 
 
 # Combinations

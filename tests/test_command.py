@@ -336,6 +336,7 @@ EVALUATE_MISTAKES = {
     "checkpoint=nowhere": "checkpoint=nowhere: there is no checkpoint (nowhere does not exist)",
     "checkpoint=.": "checkpoint=.: there is no checkpoint",
     "checkpoint=text.pt": "text.pt is not a checkpoint",
+    "checkpoint=bare.safetensors": "bare.safetensors is not a checkpoint; of bare weights, train.py init_from=... init",
     "checkpoint=runs": "(runs/checkpoints/last.pt does not exist); runs below it: runs/a, runs/b",
     "checkpoint=runs/*": "checkpoint=runs/*: there is no checkpoint",
     "checkpoint=runs/?x*": "checkpoint=runs/?x*: there is no checkpoint",
@@ -460,7 +461,8 @@ def test_train_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp
 @pytest.mark.parametrize("arguments", EVALUATE_MISTAKES)
 def test_evaluate_answers_a_mistake_in_one_line(arguments, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.pt").write_text("not a checkpoint")
+    for name in ("text.pt", "bare.safetensors"):
+        (tmp_path / name).write_text("not a checkpoint")
     for run in "ab":
         (tmp_path / "runs" / run / "checkpoints").mkdir(parents=True)
         (tmp_path / "runs" / run / "checkpoints" / "best.pt").write_text("not a checkpoint")

@@ -35,8 +35,8 @@ def test_one_epoch_teaches(train, name):
         "trainer.batch_size=10",
         "dataset.clutter=0",
         "dataset.val_size=0",
-        f"dataset.train_size={1000 if name in SLOW else 1500}",
-        "dataset.test_size=500",
+        f"dataset.train_size={600 if name in SLOW else 1500}",
+        f"dataset.test_size={200 if name in SLOW else 500}",
         *SETTINGS.get(name, ()),
     )
     assert run.result["test_loss"] < 0.75 * math.log(10)
