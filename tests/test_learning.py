@@ -15,6 +15,7 @@ SETTINGS = {
     "alexnet_2012": ("dataset.train_size=6000", "optimizer.lr=1e-4", "trainer.batch_size=16"),
     "vgg11": ("optimizer.lr=5e-4",),
     "mobilenet_v1": ("dataset.train_size=3000",),
+    "inception_resnet_v2": ("dataset.train_size=750",),
     # Its running statistics remember a hundred steps: they want several hundred to be right.
     "mobilenet_v3_small": ("dataset.train_size=6000",),
 }
@@ -35,7 +36,7 @@ def test_one_epoch_teaches(train, name):
         "trainer.batch_size=10",
         "dataset.clutter=0",
         "dataset.val_size=0",
-        f"dataset.train_size={600 if name in SLOW else 1500}",
+        f"dataset.train_size={1000 if name in SLOW else 1500}",
         f"dataset.test_size={200 if name in SLOW else 500}",
         *SETTINGS.get(name, ()),
     )
