@@ -1,8 +1,11 @@
 """The same network trained by this project, as nearly everybody writes it, and with nothing around it."""
 
 import argparse
+import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from engine.checkpoint import Checkpoints
 from engine.distributed import ALONE, Ranks
 from engine.fit import fit
 from engine.logging import RunLog
+from engine.machine import choose_device
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 from engine.study import nobody
@@ -130,17 +134,45 @@ class OneByOne(Dataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def standard(ours: Ours, *, workers: int) -> Callable[[], int]:
-    """What nearly every repository does: PIL transforms in a DataLoader, fp32, NCHW, `.item()` in each step.
+@contextmanager
+def standard(ours: Ours, *, workers: int) -> Iterator[Callable[[], int]]:
+    """What nearly every repository does, in a process of its own, which has none of the settings of ours."""
+    start = multiprocessing.get_context("spawn")
+    mine, theirs = start.Pipe()
+    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images)
+    process = start.Process(target=serve_standard, args=(theirs, config, workers))
+    process.start()
+    theirs.close()
+
+    def epoch() -> int:
+        mine.send(True)
+        return mine.recv()
+
+    try:
+        yield epoch
+    finally:
+        mine.send(False)
+        process.join()
+
+
+def serve_standard(pipe: Connection, config: DictConfig, workers: int) -> None:
+    """The process of `standard`: an epoch for each True that comes through the pipe, and how many images it had."""
+    torch.set_num_threads(workers)
+    epoch = standard_epoch(config, workers=workers)
+    while pipe.recv():
+        pipe.send(epoch())
+
+
+def standard_epoch(config: DictConfig, *, workers: int) -> Callable[[], int]:
+    """PIL transforms in a DataLoader, fp32, NCHW, `.item()` in each step.
 
     The workers live on from epoch to epoch, which few repositories let them.
     """
-    splits, device = ours.parts.splits, ours.parts.machine.device
+    splits, device = build.splits(config), choose_device("auto")
     chain = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     transform = transforms.Compose([*chain, transforms.Normalize(splits.mean, splits.std)])
-    dataset = OneByOne(splits.train, transform)
-    loader = DataLoader(dataset, ours.batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
-    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size)
+    dataset, batch_size = OneByOne(splits.train, transform), config.trainer.batch_size
+    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
     (channels, *_) = splits.train.images.shape[1:]
     network = build.network(build.plain(config.model), num_classes=len(splits.classes), in_channels=channels).to(device)
     criterion = nn.CrossEntropyLoss()
@@ -148,7 +180,6 @@ def standard(ours: Ours, *, workers: int) -> Callable[[], int]:
 
     def epoch() -> int:
         network.train()
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True  # as torch has them
         train_loss, correct, total = 0.0, 0, 0
         for inputs, targets in loader:
             inputs, targets = inputs.to(device), targets.to(device)
@@ -161,7 +192,6 @@ def standard(ours: Ours, *, workers: int) -> Callable[[], int]:
             predicted = outputs.max(1).indices
             total += targets.size(0)
             correct += predicted.eq(targets).sum().item()
-        assert total == ours.images
         return total
 
     return epoch

@@ -20,8 +20,8 @@ def main() -> None:
     print("| network | chosen | ours | standard | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
         ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
-        theirs = standard(ours, workers=arguments.workers)
-        fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
+        with standard(ours, workers=arguments.workers) as theirs:
+            fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
         print(f"| {network} | {ours.parts.machine} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)
 
 

@@ -29,7 +29,7 @@ from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
 from engine.pretrained import Pretrained, read_pretrained
 from engine.rundir import RunDirectory
-from engine.runtime import seed_everything, versions
+from engine.runtime import keep_freed_memory, seed_everything, versions
 from engine.settings import leaves
 from engine.state import TrainState
 from engine.step import TrainStep
@@ -118,9 +118,11 @@ def choose_machine(
 
 
 def set_up(config: DictConfig, machine: Machine) -> None:
-    """Seed all generators, and make torch's global settings."""
+    """Seed all generators, and make the settings that hold for the whole process."""
     seed_everything(config.seed, deterministic=config.trainer.deterministic)
     machine.precision.set_fp32_products()
+    if machine.device.type == "cpu":
+        keep_freed_memory()
 
 
 def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine], ranks: Ranks) -> dict[Machine, float]:
