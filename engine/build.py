@@ -27,9 +27,10 @@ from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
+from engine.memory import keep_freed_memory
 from engine.pretrained import Pretrained, read_pretrained
 from engine.rundir import RunDirectory
-from engine.runtime import keep_freed_memory, seed_everything, versions
+from engine.runtime import seed_everything, versions
 from engine.settings import leaves
 from engine.state import TrainState
 from engine.step import TrainStep

@@ -1,6 +1,5 @@
-"""What surrounds a run: random numbers, memory, and a record of what was used."""
+"""What surrounds a run: random numbers, and a record of what was used."""
 
-import ctypes
 import os
 import platform
 import random
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
     """Seed all global generators; with `deterministic`, let torch refuse algorithms that do not repeat bit by bit."""
@@ -24,19 +21,6 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
-
-
-def keep_freed_memory() -> None:
-    """Keep the memory of freed tensors for the next ones, where the C library is glibc; else nothing.
-
-    By itself glibc gives tensors of more than 32 MB, and the top of its heap, back to the system, which then hands
-    out the same pages again in the next step and has to clear each of them first: in networks with large
-    activations that takes up to a third of the time. This holds for the whole process, and cannot be undone.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(M_MMAP_MAX, 0)
-        glibc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def random_states() -> dict[str, Any]:

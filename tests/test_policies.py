@@ -17,7 +17,8 @@ from data.augmentation.rand_augment import RandAugment
 from data.augmentation.trivial_augment import TrivialAugment
 from data.dataset import DataError
 
-# Not 40x33: turned by 90 degrees, all pixels of an image as much odder in one direction lie between two others.
+# No image whose sides differ by an odd number, as 40x33: turned by 90 degrees, each of its pixels lies exactly between
+# two others, and either is right.
 SIZES = [(3, 32, 32), (3, 41, 33), (1, 28, 28)]
 NAMES = [kind.name.title().replace("_", "") for kind in Kind]  # as torchvision writes them
 
