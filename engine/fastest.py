@@ -13,7 +13,7 @@ from engine.step import TrainStep
 
 ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
 LONG_ENOUGH = 0.1  # seconds: a pass that takes longer is not tried on more images
-HOPELESS = 2.0  # times the shortest: a candidate that takes longer in two rounds is not tried again
+HOPELESS = 1.5  # times the shortest: a candidate that takes longer in two rounds is not tried again
 MARGIN = 1.1  # so much faster must a candidate be than one that stands before it: in doubt every run chooses alike
 
 
