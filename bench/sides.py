@@ -146,7 +146,9 @@ def standard(ours: Ours, *, workers: int) -> Iterator[Callable[[], int]]:
 
     def epoch() -> int:
         mine.send(True)
-        return mine.recv()
+        images = mine.recv()
+        assert images == ours.images
+        return images
 
     try:
         yield epoch
