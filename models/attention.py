@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import depthwise_conv
+
 
 class SqueezeExcitation(nn.Module):
     """Global average, reduce, ReLU, expand, sigmoid, scale; both layers have biases, as in the authors' networks.
@@ -163,8 +165,8 @@ class GatherExcite(nn.Module):
             for step in range(steps):
                 if step > 0:
                     self.gather.append(nn.ReLU())
-                kernel = {"kernel_size": 3, "stride": 2, "padding": 1} if extent else {"kernel_size": size}
-                self.gather.append(nn.Conv2d(channels, channels, **kernel, groups=channels, bias=False))
+                kernel, stride, padding = (3, 2, 1) if extent else (size, 1, 0)
+                self.gather.append(depthwise_conv(channels, kernel, stride, padding))
                 self.gather.append(nn.BatchNorm2d(channels))
         elif extent:
             # A window of 2e-1 every e pixels; at the border the mean is over the pixels that there are.

@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from models.layers import DropPath, Head, initialize_he, require_size
+from models.layers import DropPath, Head, depthwise_conv, initialize_he, require_size
 
 
 def unit(
@@ -31,12 +31,12 @@ def unit(
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
 ) -> nn.Sequential:
     """Convolution, BN, activation. [B, C, H, W] -> [B, out_channels, H/s, W/s]."""
-    groups = in_channels if depthwise else 1
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        norm(out_channels),
-        activation(),
-    )
+    padding = kernel // 2
+    if depthwise:
+        convolution = depthwise_conv(in_channels, kernel, stride, padding)
+    else:
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return nn.Sequential(convolution, norm(out_channels), activation())
 
 
 def to_multiple_of_8(channels: float) -> int:

@@ -13,21 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvUnit, Head, Place, branch_end, initialize_he, places, require_size
-
-
-class DilatedConv2d(nn.Conv2d):
-    """A grouped convolution with dilation, on the CPU always in float32.
-
-    In bfloat16 and channels_last, torch's CPU kernels (seen in 2.15) give a wrong gradient of the
-    weights, made of memory that nobody has written, for few channels a group and a dilation above 1.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+from models.layers import ConvUnit, Float32Conv2d, Head, Place, branch_end, initialize_he, places, require_size
 
 
 class SelectiveKernel(nn.Module):
@@ -54,7 +40,9 @@ class SelectiveKernel(nn.Module):
         self.branches = nn.ModuleList()
         for kernel, dilation in zip(kernels, dilations, strict=True):
             padding = kernel // 2 * dilation
-            kind = DilatedConv2d if dilation > 1 else nn.Conv2d
+            # In bfloat16 and channels_last, torch's CPU kernels (seen in 2.15) give a wrong gradient of the weights,
+            # made of memory that nobody has written, for few channels a group and a dilation above 1.
+            kind = Float32Conv2d if dilation > 1 else nn.Conv2d
             convolution = kind(
                 in_channels, channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
             )

@@ -14,7 +14,7 @@ from models.airbench import Airbench, Block, Conv
 from models.alexnet import AlexNet2012
 from models.attention import BottleneckAttention, ConvBlockAttention, GatherExcite, SqueezeExcitation
 from models.drop_block import DropBlock
-from models.layers import DropPath, Place, places
+from models.layers import DropPath, Float32Conv2d, Place, depthwise_conv, places
 from models.preresnet import ORDERS, Addition, PreActivationBlock
 from models.resnet import ZeroPadShortcut, make_shortcut
 from models.resnext import ResNeXtBlock
@@ -660,3 +660,29 @@ def test_dropout_reaches_every_network(name):
         assert len(places) == sum(config.model.depths)
     else:
         assert len(places) == {"lenet": 2, "alexnet": 2 if name == "alexnet_2012" else 1}.get(family, 1)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (8, 1)])
+def test_a_depthwise_convolution_that_is_slow_in_bf16_computes_in_fp32(kernel, stride):
+    """To the last bit, so not with factors that were rounded; what comes out is as everywhere in the network."""
+    torch.manual_seed(0)
+    module, x = depthwise_conv(4, kernel, stride, kernel // 2), torch.randn(2, 4, 16, 16).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x)
+    assert found.dtype == torch.bfloat16
+    exact = F.conv2d(x.float(), module.weight, None, stride, kernel // 2, groups=4)
+    assert torch.equal(found, exact.bfloat16()) == ((kernel, stride) != (3, 1))
+
+
+@pytest.mark.slow
+def test_every_depthwise_convolution_of_the_zoo_is_made_as_one():
+    others = set()
+    for name in option_names("model"):
+        with torch.device("meta"):
+            model = build.network(build.plain(composed(f"model={name}").model), num_classes=10, in_channels=3)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1:
+                fast = (*module.kernel_size, *module.stride) == (3, 3, 1, 1)
+                if not (fast or isinstance(module, Float32Conv2d)):
+                    others.add(name)
+    assert not others
