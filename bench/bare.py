@@ -18,9 +18,9 @@ def main() -> None:
     print(f"{surroundings(arguments.workers)}; images a second\n")
     print("| network | chosen | whole epoch | bare step | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, compiled=arguments.compile)
         whole, limit = in_turns([ours, bare(ours)], rounds=arguments.rounds)
-        print(f"| {network} | {ours.parts.machine} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
+        print(f"| {network} | {ours.chosen} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ def main() -> None:
         "| network | chosen | images/s | training | matrix product | share |\n| --- | --- | ---: | ---: | ---: | ---: |"
     )
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, compiled=arguments.compile)
         (images,) = in_turns([ours], rounds=arguments.rounds)
         shape = ours.parts.splits.train.images.shape[1:]
         used, limit = 3 * images * count_multiply_adds(ours.parts.state.model, shape), product(ours.parts.machine)
         figures = f"{images:,.0f} | {used / 1e9:,.0f} | {limit / 1e9:,.0f} | {used / limit:.2f}"
-        print(f"| {network} | {ours.parts.machine} | {figures} |", flush=True)
+        print(f"| {network} | {ours.chosen} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

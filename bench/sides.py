@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -24,13 +24,14 @@ from engine.check import CONF
 from engine.checkpoint import Checkpoints
 from engine.distributed import ALONE, Ranks
 from engine.fit import fit
+from engine.graphs import CudaGraphs
 from engine.logging import RunLog
 from engine.machine import choose_device
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 from engine.study import nobody
 
-MOST_IMAGES = 20_000
+MOST_IMAGES = 50_000  # an epoch of CIFAR
 
 
 def parser(name: str, description: str, networks: list[str]) -> argparse.ArgumentParser:
@@ -40,6 +41,9 @@ def parser(name: str, description: str, networks: list[str]) -> argparse.Argumen
     parser.add_argument("--rounds", type=int, default=5, help="timings of each side, in turns")
     parser.add_argument("--seconds", type=float, default=5, help="that a timing of ours shall take, about")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument(
+        "--compile", action="store_true", help="ours, and where it is the limit, with trainer.compile=true"
+    )
     parser.add_argument("networks", nargs="*", metavar="network", default=networks)
     return parser
 
@@ -54,8 +58,8 @@ class Unsaved(Checkpoints):
 class Ours:
     """Epochs of this project's `fit`: loading, augmentation, steps, totals, schedule, log; without validation."""
 
-    def __init__(self, network: str, *, batch_size: int, seconds: float, ranks: Ranks = ALONE):
-        self.ranks = ranks
+    def __init__(self, network: str, *, batch_size: int, seconds: float, compiled: bool = False, ranks: Ranks = ALONE):
+        self.compiled, self.ranks = compiled, ranks
         self.temporary = tempfile.TemporaryDirectory()
         self.run = RunDirectory(Path(self.temporary.name))
         few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
@@ -77,7 +81,13 @@ class Ours:
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
         config = self.config(network, batch_size=batch_size, images=images)
+        config.trainer.compile = self.compiled
         return build.parts(config, self.run, keep_data=False, ranks=self.ranks)
+
+    @property
+    def chosen(self) -> str:
+        """How it computes, in words."""
+        return f"{self.parts.machine}{', compiled' * self.compiled}"
 
     def __call__(self) -> int:
         self.epochs += 1
@@ -102,15 +112,21 @@ def bare(ours: Ours) -> Callable[[], int]:
     config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size)
     machine, parts = ours.parts.machine, ours.parts
     state, loss = build.state(config, parts.splits, machine), parts.train_step.loss
-    images, labels = next(parts.loaders.train.epoch(0))
+    if ours.compiled:
+        build.compile_network(state.model)
+    batch, graphs = next(parts.loaders.train.epoch(0)), CudaGraphs() if parts.train_step.graphs else None
+
+    def gradients(images: Tensor, labels: Tensor) -> Tensor:
+        with machine.precision.autocast():
+            mean = loss(state.model(images), labels)
+        mean.backward()
+        return mean
 
     def steps() -> int:
         state.model.train()
         machine.precision.set_fp32_products()
         for _ in range(ours.images // ours.batch_size):
-            with machine.precision.autocast():
-                mean = loss(state.model(images), labels)
-            mean.backward()
+            graphs(gradients, state.model, *batch) if graphs else gradients(*batch)
             state.optimizer.step()
             state.optimizer.zero_grad()
         machine.wait()

@@ -19,10 +19,10 @@ def main() -> None:
     print(f"{surroundings(arguments.workers)}; images a second of a whole epoch\n")
     print("| network | chosen | ours | standard | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, compiled=arguments.compile)
         with standard(ours, workers=arguments.workers) as theirs:
             fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
-        print(f"| {network} | {ours.parts.machine} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)
+        print(f"| {network} | {ours.chosen} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from engine.claims import MOST_COUNTED, is_whole
 from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
+from engine.graphs import CudaGraphs
 from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
 from engine.memory import keep_freed_memory
 from engine.pretrained import Pretrained, read_pretrained
@@ -243,7 +244,7 @@ def train_step(
     config: DictConfig, machine: Machine, ranks: Ranks = ALONE, train: TrainLoader | None = None
 ) -> TrainStep:
     """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
-    step = plain(config.step)
+    step, one_gpu = plain(config.step), machine.device.type == "cuda" and ranks.size == 1
     return TrainStep(
         loss=instantiate(config.loss),
         precision=machine.precision,
@@ -252,8 +253,18 @@ def train_step(
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
         ranks=ranks,
         whole=train.images_in if train else None,
+        graphs=CudaGraphs() if config.trainer.cuda_graphs and one_gpu else None,
         **step,
     )
+
+
+def compile_network(model: nn.Module) -> None:
+    """Compile a network, in place, so that the names of its weights stay as they are.
+
+    Each shape (what is left over at the end of an epoch has its own) is compiled for itself, since kernels for any
+    shape are slower.
+    """
+    model.compile(dynamic=False)
 
 
 @dataclass(frozen=True)
@@ -378,11 +389,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
         some = batches.train.normalize(batches.train.images.images[:2])
         training.replica = ranks.replica(training.model, some)
     if trainer.compile:
-        # In place, so that the names of the weights stay as they are. Each shape (what is left over at the end of an
-        # epoch has its own) is compiled for itself, since kernels for any shape are slower. A second forward pass in
-        # the same step would write over gradients that lie in a CUDA graph.
-        graphs = machine.device.type == "cuda" and step.micro_batches == 1 and step.sam is None
-        training.model.compile(dynamic=False, mode="reduce-overhead" if graphs else "default")
+        compile_network(training.model)
     return Parts(
         machine=machine,
         speeds=speeds,

@@ -179,6 +179,7 @@ def measured(kind: Kind) -> Cost:
     from data.dataset import Images, Splits
     from engine import build
     from engine.batch_size import images, kept_per_image
+    from engine.graphs import WARM_UP
 
     shape, number = torch.Size((3, kind.side, kind.side)), trained_on(kind.config, kind.size)
     some = Images(torch.randint(256, (256, *shape), dtype=torch.uint8), torch.arange(number) % kind.classes)
@@ -199,16 +200,20 @@ def measured(kind: Kind) -> Cost:
         machine.wait()
         return time.perf_counter() - begun
 
-    seconds(2)  # the first time of everything costs more
     size, most = 2, min(config.trainer.batch_size, number)
-    few = took = seconds(size)
-    while took < LONG_ENOUGH and size < most:
-        size = min(4 * size, most)
-        took = seconds(size)
-    if size > 2:
-        took = min(took, seconds(size))
-        took += max(took - few, 0) / (size - 2) * (most - size)  # the update costs the same with any batch
+    if machine.device.type == "cuda":
         size = most
+        *_, took = (seconds(size) for _ in range(WARM_UP + 2))  # of which the last is nothing but replayed
+    else:
+        seconds(size)  # the first time of everything costs more
+        few = took = seconds(size)
+        while took < LONG_ENOUGH and size < most:
+            size = min(4 * size, most)
+            took = seconds(size)
+        if size > 2:
+            took = min(took, seconds(size))
+            took += max(took - few, 0) / (size - 2) * (most - size)  # the update costs the same with any batch
+            size = most
     weights = sum(tensor.nbytes for tensor in state.model.state_dict().values())
     gradients = sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
     memories = [value for memory in state.optimizer.state.values() for value in memory.values()]

@@ -23,6 +23,7 @@ FREE = (
     "trainer.rendezvous",
     "trainer.max_restarts",
     "trainer.eval_batch_size",
+    "trainer.cuda_graphs",
     "dataset.root",
     "dataset.mirrors",
 )

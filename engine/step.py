@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from engine.distributed import ALONE, Ranks
+from engine.graphs import CudaGraphs
 from engine.machine import Precision
 from engine.sam import SAM, keep_buffers
 from engine.state import TrainState
@@ -26,6 +28,8 @@ class TrainStep:
 
     Where several `ranks` train together each has its share of the batch, of whose size `whole` is a function of
     the step: the gradient is that of the mean over the whole batch, however uneven the shares are.
+
+    With `graphs` gradients are recorded and replayed, which is the same in less time.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -37,15 +41,16 @@ class TrainStep:
     skip_nonfinite: bool
     ranks: Ranks = ALONE
     whole: Callable[[int], int] | None = None
+    graphs: CudaGraphs | None = None
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
         state.optimizer.zero_grad()  # before the step: a record of the epoch looks at the gradient of the last
         restore = keep_buffers(state.model) if self.skip_nonfinite else None
-        totals = self.add_gradients(state, images, targets)
+        totals = self.gradients(state, images, targets)
         if self.sam:
             with self.sam.at_worst_neighbour(state.model):
-                self.add_gradients(state, images, targets)
+                self.gradients(state, images, targets)
         if restore and not self.is_finite(state, totals):
             restore()
             state.skipped += 1
@@ -70,6 +75,11 @@ class TrainStep:
         state.scaler.update()
         if self.max_weight_norm:
             limit_weights(state.model, self.max_weight_norm)
+
+    def gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
+        """Give the network, which has none, its gradients, as `add_gradients` does."""
+        compute = partial(self.add_gradients, state)
+        return self.graphs(compute, state.model, images, targets) if self.graphs else compute(images, targets)
 
     def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
         """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""

@@ -1,28 +1,55 @@
 """What only a GPU can show; skipped where there is none that torch can use."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from conftest import composed, option_names, rebuilt
 from test_options import tiny_splits
 from test_resume import figures, interrupt_after, same
+from torch import nn
 
 from engine import build
 from engine.evaluate import evaluate
+from engine.graphs import WARM_UP, CudaGraphs
 from engine.machine import precisions
 from engine.step import set_learning_rate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 CUDA = torch.device("cuda")
+EPOCHS = range(WARM_UP + 1)  # in which every shape of batch, also what is left over, is computed as usual and recorded
 
 
 def parts(*overrides: str) -> tuple:
     """A small run on the GPU: state, batches, step."""
-    config = composed("model=resnet20", "trainer.batch_size=8", "trainer.device=cuda", *overrides)
+    model = () if any(override.startswith("model=") for override in overrides) else ("model=resnet20",)
+    config = composed("trainer.batch_size=8", "trainer.device=cuda", *model, *overrides)
     machine, splits = build.possible_machines(config)[0], tiny_splits()
     build.set_up(config, machine)
     state, loaders = build.state(config, splits, machine), build.loaders(config, splits, machine)
     state.model.train()
+    if config.trainer.compile:
+        build.compile_network(state.model)
     return state, loaders, build.train_step(config, machine)
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    """All weights and running statistics in one vector."""
+    return torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Within, whatever waits for the GPU is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this mode does not notice all of it
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
@@ -32,41 +59,102 @@ def parts(*overrides: str) -> tuple:
         *[(f"optimizer={option}",) for option in option_names("optimizer")],
         *[(f"trainer.precision={name}",) for name in ("fp32", "tf32", "bf16")],
         ("trainer.micro_batches=2",),
+        ("trainer.cuda_graphs=false",),
     ],
     ids=" ".join,
 )
 def test_no_step_waits_for_the_gpu(overrides):
     """From the second batch on: what an epoch draws is sent to the GPU with its first."""
     state, loaders, step = parts(*overrides)
-    for images, targets in loaders.train.epoch(0):  # what is made once is made here
-        step(state, images, targets)
-    batches = loaders.train.epoch(1)
+    for epoch in EPOCHS:
+        for images, targets in loaders.train.epoch(epoch):  # what is made once is made here
+            step(state, images, targets)
+    assert (step.graphs is None) == ("trainer.cuda_graphs=false" in overrides)
+    assert step.graphs is None or step.graphs.can_record
+    batches = loaders.train.epoch(len(EPOCHS))
     step(state, *next(batches))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for images, targets in batches:
             set_learning_rate(state.optimizer, 1.0)
             step(state, images, targets)
             for average in state.averages.values():
                 average.update(state.model, epoch=1.0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert state.totals.isfinite().all()
 
 
-@pytest.mark.parametrize("overrides", [(), ("trainer.micro_batches=2",), ("regularization=[sam]",)], ids=" ".join)
-def test_cuda_graphs_train_as_single_kernels_do(overrides):
-    """Several steps, since a graph that wrote over what is still needed would show in the second."""
-    weights = []
-    for compiled in (False, True):
-        state, loaders, step = parts("trainer.precision=fp32", *overrides)
-        if compiled:
-            state.model.compile(dynamic=False, mode="reduce-overhead")
-        for epoch in range(3):
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("trainer.precision=bf16",),
+        ("trainer.precision=fp16",),
+        ("trainer.micro_batches=2",),
+        ("regularization=[sam]",),
+        ("regularization=[weight_decay,dropout,drop_path,gradient_clipping]",),
+        ("regularization=[mixup,cutmix,ema]", "optimizer=adamw"),
+        ("model=shake_shake26_2x32d", "trainer.on_nonfinite=skip"),
+    ],
+    ids=" ".join,
+)
+def test_recorded_steps_are_bitwise_what_they_are_without(overrides):
+    """Several, since a recording that wrote over what is still needed would show in the second."""
+    weights, totals = [], []
+    for graphs in ("false", "true"):
+        settings = "trainer.deterministic=true", f"trainer.cuda_graphs={graphs}"
+        state, loaders, step = parts("trainer.precision=fp32", *settings, *overrides)
+        for epoch in (*EPOCHS, len(EPOCHS)):
             for images, targets in loaders.train.epoch(epoch):
                 step(state, images, targets)
-        weights.append(torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()]))
+        weights.append(flat(state.model))
+        totals.append(state.totals)
+    assert step.graphs.can_record
+    assert len(step.graphs.recordings) == 2  # whole batches, and what is left over
+    assert torch.equal(*weights)
+    assert torch.equal(*totals)
+
+
+def test_a_compiled_network_is_recorded_and_trains_as_any_other():
+    weights = []
+    for compiled in ("false", "true"):
+        state, loaders, step = parts("trainer.precision=fp32", f"trainer.compile={compiled}")
+        for epoch in EPOCHS:
+            for images, targets in loaders.train.epoch(epoch):
+                step(state, images, targets)
+        assert step.graphs.can_record
+        weights.append(flat(state.model))
     torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+
+
+class Asking(nn.Module):
+    """A network that asks the GPU something in its forward pass, which no recording can hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(4, 2), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.dropout(x)
+        return self.linear(x) if x.isfinite().all() else self.linear(-x)
+
+
+def test_what_cannot_be_recorded_is_computed_as_usual_and_said_once(caplog):
+    model, graphs = Asking().to(CUDA), CudaGraphs()
+
+    def gradients(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(model(images), targets)
+        loss.backward()
+        return loss.detach()
+
+    with caplog.at_level("INFO"):
+        for size in (3, 5):
+            for _ in range(2 * WARM_UP):
+                model.zero_grad()
+                loss = graphs(
+                    gradients, model, torch.randn(size, 4, device=CUDA), torch.zeros(size, device=CUDA).long()
+                )
+                assert loss.isfinite()
+                assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert caplog.text.count("steps cannot be recorded") == 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
@@ -90,11 +178,18 @@ def test_a_run_on_the_gpu_and_its_evaluation_on_the_processor(train):
     assert figures.accuracy == pytest.approx(run.result["test_accuracy_last"], abs=0.05)  # of 100 images
 
 
+def test_a_batch_that_fits_is_found(train):
+    run = train("trainer.device=cuda", "trainer.batch_size=auto", "dataset.train_size=3000", "trainer.max_epochs=1")
+    assert run.result["batch_size"] == 64  # an epoch has 32 steps
+
+
 def test_a_deterministic_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(train, monkeypatch, tmp_path):
+    """Behind the interruption the first steps are computed as usual, where those of the other run are replayed."""
     settings = ("trainer.device=cuda", "trainer.deterministic=true", "regularization=[dropout,mixup,ema,sam]")
+    settings += ("trainer.batch_size=8",)
     undisturbed, directory = train(*settings), tmp_path / "resumed"
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 4)
+        interrupt_after(patch, 9)
         with pytest.raises(SystemExit):
             train(*settings, directory=directory)
     resumed = train(*settings, f"resume={directory}", directory=directory)
