@@ -3,8 +3,10 @@
 import re
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from bench.on_paper import Links, Network, network
 from bench.tensorboard import timed
@@ -57,6 +59,22 @@ def test_a_benchmark_prints_its_table(command, arguments, rows):
     assert len({row.count("|") for row in table}) == 1
     for row in table[2:]:
         assert all(float(figure.replace(",", "")) > 0 for figure in re.findall(r"\| ([\d.,]+) (?=\|)", row))
+
+
+@pytest.mark.slow
+def test_the_speedrun_prints_its_table(command, tmp_path):
+    """Without the record, which needs a GPU and is not part of this project."""
+    rng = np.random.default_rng(0)
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(
+                tmp_path / place / f"{number}.png"
+            )
+    ended = command("-m", "bench.speedrun", "--root", tmp_path, "--runs", "2", "trainer.max_epochs=1", cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert "40 images" in ended.stdout
+    assert re.search(r"\| speedrun \| 2 \| [\d.]+ \+- [\d.]+ \| [\d.]+ \|$", ended.stdout)
 
 
 def test_on_paper_a_step_is_no_shorter_than_its_computation_its_operators_and_its_messages():
