@@ -4,7 +4,7 @@ import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -150,35 +150,65 @@ class OneByOne(Dataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-@contextmanager
-def standard(ours: Ours, *, workers: int) -> Iterator[Callable[[], int]]:
-    """What nearly every repository does, in a process of its own, which has none of the settings of ours."""
-    start = multiprocessing.get_context("spawn")
-    mine, theirs = start.Pipe()
-    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images)
-    process = start.Process(target=serve_standard, args=(theirs, config, workers))
-    process.start()
-    theirs.close()
+class Elsewhere:
+    """A side in processes of its own, which wait while the other sides run; a context that ends them.
 
-    def epoch() -> int:
-        mine.send(True)
-        images = mine.recv()
-        assert images == ours.images
+    Each process has what `side` makes of one of `arguments`: a context of epochs. All begin an epoch together, and
+    must come to as many images.
+    """
+
+    def __init__(self, side: Callable[..., AbstractContextManager[Callable[[], int]]], *arguments: tuple):
+        start = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for given in arguments:
+            mine, theirs = start.Pipe()
+            process = start.Process(target=serve, args=(theirs, side, given))
+            process.start()
+            theirs.close()
+            self.pipes.append(mine)
+            self.processes.append(process)
+        try:
+            self.chosen, *_ = [pipe.recv() for pipe in self.pipes]
+        except EOFError:  # one has ended with an error, which it has told
+            for process in self.processes:
+                process.terminate()
+            raise SystemExit(1) from None
+
+    def __enter__(self) -> "Elsewhere":
+        return self
+
+    def __call__(self) -> int:
+        for pipe in self.pipes:
+            pipe.send(True)
+        (images,) = {pipe.recv() for pipe in self.pipes}
         return images
 
-    try:
-        yield epoch
-    finally:
-        mine.send(False)
-        process.join()
+    def __exit__(self, *_: object) -> None:
+        for pipe in self.pipes:
+            pipe.send(False)
+        for process in self.processes:
+            process.join()
 
 
-def serve_standard(pipe: Connection, config: DictConfig, workers: int) -> None:
-    """The process of `standard`: an epoch for each True that comes through the pipe, and how many images it had."""
+def serve(pipe: Connection, side: Callable[..., AbstractContextManager[Callable[[], int]]], given: tuple) -> None:
+    """A process of `Elsewhere`: says how its side computes, and how many images each epoch had that is asked for."""
+    with side(*given) as epoch:
+        pipe.send(getattr(epoch, "chosen", ""))
+        while pipe.recv():
+            pipe.send(epoch())
+
+
+def standard(ours: Ours, *, workers: int) -> Elsewhere:
+    """What nearly every repository does, in a process of its own, which has none of the settings of ours."""
+    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images)
+    return Elsewhere(standard_epochs, (config, workers))
+
+
+@contextmanager
+def standard_epochs(config: DictConfig, workers: int) -> Iterator[Callable[[], int]]:
+    """Epochs as in `standard_epoch`, with as many threads as workers."""
     torch.set_num_threads(workers)
-    epoch = standard_epoch(config, workers=workers)
-    while pipe.recv():
-        pipe.send(epoch())
+    yield standard_epoch(config, workers=workers)
 
 
 def standard_epoch(config: DictConfig, *, workers: int) -> Callable[[], int]:
