@@ -42,7 +42,7 @@ def rank(
 
 def main() -> None:
     """Print the table, in Markdown."""
-    arguments = parser("ranks", __doc__, NETWORKS).parse_args()
+    arguments = parser("ranks", __doc__, NETWORKS, compiles=False).parse_args()
     count = arguments.workers
     print(f"{surroundings(count)}; images a second in batches of {arguments.batch_size}\n")
     print(f"| network | chosen | one process | {count} processes | ratio |\n| --- | --- | ---: | ---: | ---: |")

@@ -4,8 +4,8 @@ import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from multiprocessing.connection import Connection
+from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +34,16 @@ from engine.study import nobody
 MOST_IMAGES = 50_000  # an epoch of CIFAR
 
 
-def parser(name: str, description: str, networks: list[str]) -> argparse.ArgumentParser:
+def parser(name: str, description: str, networks: list[str], *, compiles: bool = True) -> argparse.ArgumentParser:
     """The command line of a benchmark that trains networks."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="threads, and processes of a DataLoader")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each side, in turns")
     parser.add_argument("--seconds", type=float, default=5, help="that a timing of ours shall take, about")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument(
-        "--compile", action="store_true", help="ours, and where it is the limit, with trainer.compile=true"
-    )
+    if compiles:
+        told = "ours, and where it is the limit, with trainer.compile=true"
+        parser.add_argument("--compile", action="store_true", help=told)
     parser.add_argument("networks", nargs="*", metavar="network", default=networks)
     return parser
 
@@ -168,24 +168,42 @@ class Elsewhere:
             self.pipes.append(mine)
             self.processes.append(process)
         try:
-            self.chosen, *_ = [pipe.recv() for pipe in self.pipes]
-        except EOFError:  # one has ended with an error, which it has told
-            for process in self.processes:
-                process.terminate()
-            raise SystemExit(1) from None
+            self.chosen, *_ = self.answers()
+        except BaseException:
+            self.terminate()
+            raise
+
+    def answers(self) -> list[object]:
+        """What each process says next. One that has ended with an error, which it has told, ends all: SystemExit."""
+        waiting, said = list(self.pipes), {}
+        while waiting:
+            for pipe in wait(waiting):
+                try:
+                    said[pipe] = pipe.recv()
+                except EOFError:
+                    raise SystemExit(1) from None
+                waiting.remove(pipe)
+        return [said[pipe] for pipe in self.pipes]
+
+    def terminate(self) -> None:
+        """End the processes at once."""
+        for process in self.processes:
+            process.terminate()
 
     def __enter__(self) -> "Elsewhere":
         return self
 
     def __call__(self) -> int:
         for pipe in self.pipes:
-            pipe.send(True)
-        (images,) = {pipe.recv() for pipe in self.pipes}
+            pipe.send(None)
+        (images,) = set(self.answers())
         return images
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type | None, *_: object) -> None:
+        if error:
+            self.terminate()
         for pipe in self.pipes:
-            pipe.send(False)
+            pipe.close()
         for process in self.processes:
             process.join()
 
@@ -194,8 +212,15 @@ def serve(pipe: Connection, side: Callable[..., AbstractContextManager[Callable[
     """A process of `Elsewhere`: says how its side computes, and how many images each epoch had that is asked for."""
     with side(*given) as epoch:
         pipe.send(getattr(epoch, "chosen", ""))
-        while pipe.recv():
+        for _ in requests(pipe):
             pipe.send(epoch())
+
+
+def requests(pipe: Connection) -> Iterator[None]:
+    """What comes through a pipe until its other end is closed."""
+    with suppress(EOFError):
+        while True:
+            yield pipe.recv()
 
 
 def standard(ours: Ours, *, workers: int) -> Elsewhere:

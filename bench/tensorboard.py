@@ -81,7 +81,7 @@ def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
 
 def main() -> None:
     """Print the table, in Markdown."""
-    options = parser("tensorboard", __doc__, NETWORKS)
+    options = parser("tensorboard", __doc__, NETWORKS, compiles=False)
     options.add_argument("--images", type=int, default=50_000, help="of an epoch")
     options.add_argument("--epochs", type=int, default=30, help="of a run")
     arguments = options.parse_args()

@@ -134,6 +134,8 @@ def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine], r
     kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible))
     if kind not in TRIED:
         trial, step = state(config, splits, possible[0]), train_step(config, possible[0])
+        if ranks.size > 1:
+            step = replace(step, graphs=None)  # as in training
         TRIED[kind] = try_out(possible, trial, step, image_shape=image_shape, batch_size=batch_size)
     return TRIED[kind]
 

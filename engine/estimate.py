@@ -179,7 +179,7 @@ def measured(kind: Kind) -> Cost:
     from data.dataset import Images, Splits
     from engine import build
     from engine.batch_size import images, kept_per_image
-    from engine.graphs import WARM_UP
+    from engine.graphs import WARM_UP, CudaGraphs, unheard
 
     shape, number = torch.Size((3, kind.side, kind.side)), trained_on(kind.config, kind.size)
     some = Images(torch.randint(256, (256, *shape), dtype=torch.uint8), torch.arange(number) % kind.classes)
@@ -189,6 +189,7 @@ def measured(kind: Kind) -> Cost:
     config = build.with_batch_size(kind.config, splits, machine)
     build.set_up(config, machine)
     state, step = build.state(config, splits, machine), build.train_step(config, machine)
+    step = replace(step, graphs=CudaGraphs(tell=unheard) if step.graphs else None)
     per_image = kept_per_image(state, replace(step, micro_batches=1), machine, image_shape=shape)
     state.optimizer.zero_grad()
 

@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from engine.graphs import WARM_UP, CudaGraphs
+from engine.graphs import WARM_UP, CudaGraphs, unheard
 from engine.machine import Machine
 from engine.state import TrainState
 from engine.step import TrainStep
@@ -32,48 +33,81 @@ def try_out(
     """
     device = machines[0].device
     most = batch_size if device.type == "cuda" else max(2, batch_size // 2)
-    everything = torch.randn(most, *image_shape, device=device)
-    labels = torch.zeros(most, dtype=torch.int64, device=device)
+    images = torch.randn(most, *image_shape, device=device)
+    trial = Trial(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
+    state.model.train()
+    return one_after_the_other(machines, trial) if device.type == "cuda" else in_turns(machines, trial)
 
-    def arrange(machine: Machine) -> None:
+
+@dataclass(frozen=True)
+class Trial:
+    """Passes of a network on some images."""
+
+    state: TrainState
+    train_step: TrainStep
+    images: Tensor
+    labels: Tensor
+
+    def arrange(self, machine: Machine) -> None:
+        """Have the next passes computed so."""
         machine.precision.set_fp32_products()
-        state.model.to(memory_format=machine.memory_format)
+        self.state.model.to(memory_format=machine.memory_format)
 
-    def seconds(machine: Machine, images: int, graphs: CudaGraphs | None = None) -> float:
-        step = replace(train_step, precision=machine.precision, micro_batches=1, graphs=graphs)
+    def seconds(self, machine: Machine, images: int, graphs: CudaGraphs | None = None) -> float:
+        """Of forward and backward with so many images; for ever where memory does not suffice."""
+        step = replace(self.train_step, precision=machine.precision, micro_batches=1, graphs=graphs)
         try:
-            batch = everything[:images].contiguous(memory_format=machine.memory_format)
+            batch = self.images[:images].contiguous(memory_format=machine.memory_format)
             machine.wait()
             begun = time.perf_counter()
-            step.gradients(state, batch, labels[:images])
+            step.gradients(self.state, batch, self.labels[:images])
             machine.wait()
             return time.perf_counter() - begun
         except torch.OutOfMemoryError:
             return math.inf
         finally:
-            state.optimizer.zero_grad()
+            self.state.optimizer.zero_grad()
 
-    def in_its_turn(machine: Machine, images: int) -> float:
-        arrange(machine)
-        return seconds(machine, images)
 
-    def all_at_once(machine: Machine) -> float:
-        arrange(machine)  # once: a recording is of the weights where they lie
-        graphs = CudaGraphs() if train_step.graphs else None
-        durations = [seconds(machine, most, graphs) for _ in range(WARM_UP + 1 + ROUNDS)]
-        return min(durations[WARM_UP + 1 :])
+def in_turns(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
+    """Images a second of each candidate, measured in turns on as many images as one pass has time for."""
 
-    state.model.train()
-    if device.type == "cuda":
-        return {machine: most / all_at_once(machine) for machine in machines}
-    images = 2
-    in_its_turn(machines[0], images)
-    while images < most and in_its_turn(machines[0], images) < LONG_ENOUGH:
+    def seconds(machine: Machine, images: int) -> float:
+        trial.arrange(machine)
+        return trial.seconds(machine, images)
+
+    images, most = 2, len(trial.images)
+    seconds(machines[0], images)
+    while images < most and seconds(machines[0], images) < LONG_ENOUGH:
         images = min(4 * images, most)
     for machine in machines:
-        in_its_turn(machine, images)  # the first time of everything costs more
-    durations = shortest({machine: lambda machine=machine: in_its_turn(machine, images) for machine in machines})
+        seconds(machine, images)  # the first time of everything costs more
+    durations = shortest({machine: lambda machine=machine: seconds(machine, images) for machine in machines})
     return {machine: images / duration for machine, duration in durations.items()}
+
+
+def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
+    """Images a second of each candidate with all images, its passes recorded where those of training are.
+
+    The weights must stay where they are from the first pass that is recorded to the last that is replayed. A candidate
+    that is hopeless before anything is recorded is not tried further.
+    """
+    images, speeds = len(trial.images), {}
+    quickest = math.inf
+    for machine in machines:
+        trial.arrange(machine)
+        graphs = CudaGraphs(tell=unheard) if trial.train_step.graphs else None
+        durations = [trial.seconds(machine, images, graphs)]
+        if durations[0] < math.inf:
+            durations = [trial.seconds(machine, images, graphs) for _ in range(WARM_UP - 1)]
+            quickest = min(quickest, *durations)
+            if min(durations) < HOPELESS * quickest:
+                trial.seconds(machine, images, graphs)  # which records
+                durations = [trial.seconds(machine, images, graphs) for _ in range(ROUNDS)]
+        speeds[machine] = images / min(durations)
+        del graphs
+        torch.cuda.empty_cache()  # what one way of computing leaves the next may have no use for
+    return speeds
 
 
 def shortest(candidates: dict[Machine, Callable[[], float]]) -> dict[Machine, float]:

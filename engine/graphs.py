@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.console import say
+from engine.sam import keep_buffers
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 WARM_UP = 3  # batches of a shape that are computed as usual: libraries set themselves up, compilers compile
+
+
+def unheard(_: str) -> None:
+    """Nothing: that a trial cannot record is no news, which the run itself will tell."""
 
 
 class Recording:
@@ -40,11 +45,12 @@ class CudaGraphs:
     """Computes gradients by recordings, one for each shape of batch.
 
     The first batches of a shape are computed as usual, and so are all where nothing can be recorded, as where memory
-    does not suffice or something waits for the device; that is said once. What is recorded must not depend on anything
-    in main memory that changes from step to step.
+    does not suffice or something waits for the device; `tell` is told that once. What is recorded must not depend on
+    anything in main memory that changes from step to step.
     """
 
-    def __init__(self):
+    def __init__(self, *, tell: Callable[[str], None] = say):
+        self.tell = tell
         self.seen: dict[Hashable, int] = {}
         self.recordings: dict[Hashable, Recording] = {}
         self.stream: torch.cuda.Stream | None = None
@@ -53,13 +59,30 @@ class CudaGraphs:
     def __call__(self, compute: Compute, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
         """What `compute` does with a batch: it gives `model`, which has no gradients, its own, and returns a tensor."""
         shape = (*images.shape, *targets.shape)
-        self.seen[shape] = self.seen.get(shape, 0) + 1
-        if self.can_record and self.seen[shape] == WARM_UP + 1:
+        seen = self.seen.get(shape, 0)
+        if self.can_record and seen == WARM_UP and shape not in self.recordings:
             self.record(shape, compute, model, images, targets)
         if shape in self.recordings:
             return self.recordings[shape].replay(images, targets)
-        if self.can_record and self.seen[shape] == WARM_UP:
-            return self.watched(compute, images, targets)
+        as_usual = self.watched if self.can_record and seen == WARM_UP - 1 else self.aside
+        result = self.beside_recordings(as_usual, compute, model, images, targets)
+        self.seen[shape] = seen + 1
+        return result
+
+    def beside_recordings(
+        self, as_usual: Callable[..., Tensor], compute: Compute, model: nn.Module, images: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Compute as usual; without recordings from now on where their memory, which is nobody else's, is missed."""
+        restore = keep_buffers(model) if self.recordings else None
+        try:
+            return as_usual(compute, images, targets)
+        except torch.OutOfMemoryError:
+            if not restore:
+                raise
+        restore()
+        model.zero_grad()
+        self.recordings.clear()
+        self.refuse("memory does not suffice")
         return self.aside(compute, images, targets)
 
     def aside(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
@@ -102,5 +125,6 @@ class CudaGraphs:
 
     def refuse(self, reason: str) -> None:
         """Record nothing from now on."""
+        if self.can_record:
+            self.tell(f"steps cannot be recorded ({reason}): their kernels are started one by one")
         self.can_record = False
-        say(f"steps cannot be recorded ({reason}): their kernels are started one by one")

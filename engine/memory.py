@@ -10,7 +10,8 @@ from engine.errors import RunError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 HELPS = (
     "lower trainer.batch_size (auto finds what fits), compute it in parts (trainer.micro_batches=4, the same step), "
-    "take trainer.precision=bf16, or model.checkpointing=true where the network has it"
+    "take trainer.precision=bf16, or model.checkpointing=true where the network has it; on a GPU also "
+    "trainer.cuda_graphs=false"
 )
 
 

@@ -1,7 +1,10 @@
 """The benchmarks run and print their tables; what the figures are is no test's business."""
 
+import itertools
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from conftest import ROOT
 from PIL import Image
 
 from bench.on_paper import Links, Network, network
+from bench.sides import Elsewhere
 from bench.tensorboard import timed
 
 
@@ -34,6 +38,40 @@ def test_time_within_a_call_within_a_call_is_counted_once():
     assert len(seconds) == 2
     assert seconds[0] >= 0.05
     assert 0.02 <= seconds[1] <= last
+
+
+@contextmanager
+def failing_side(good_epochs: int) -> Iterator[Callable[[], int]]:
+    """A side whose epochs end with an error after some."""
+    numbers = itertools.count()
+
+    def epoch() -> int:
+        if next(numbers) == good_epochs:
+            raise EOFError("no more")
+        return 7
+
+    yield epoch
+
+
+def test_a_side_elsewhere_that_fails_ends_all_of_its_processes_and_is_heard(capfd):
+    """Whichever it is, also while the others are still at work."""
+
+    def two_epochs(side: Elsewhere) -> None:
+        with side:
+            assert side() == 7
+            side()
+
+    side = Elsewhere(failing_side, (99,), (1,))
+    with pytest.raises(SystemExit):
+        two_epochs(side)
+    assert [process.is_alive() for process in side.processes] == [False, False]
+    assert "EOFError: no more" in capfd.readouterr().err
+
+
+def test_a_side_elsewhere_ends_with_its_context():
+    with Elsewhere(failing_side, (99,)) as side:
+        assert [side(), side()] == [7, 7]
+    assert [process.exitcode for process in side.processes] == [0]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from conftest import composed
 
 from engine import build, fastest
+from engine.graphs import WARM_UP
 from engine.machine import DeviceError, Machine, Precision, choose_precision, machines, precisions
 
 CPU = torch.device("cpu")
@@ -108,6 +109,32 @@ def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
     speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
     assert [speed > 0 for speed in speeds.values()] == [False, False, True, True]
     assert set(sizes) == {2}  # no more images where the first has no room for two
+
+
+def measured_on_a_gpu(monkeypatch, seconds: dict[str, float]) -> tuple[dict, list[str]]:
+    """What one_after_the_other finds of passes that take so long by precision, and the precisions of the passes."""
+    (state, step), clock, passes = a_state(), [0.0], []
+
+    def add_gradients(self, state, images, targets):
+        passes.append(self.precision.name)
+        if seconds[self.precision.name] == math.inf:
+            raise torch.OutOfMemoryError("no")
+        clock[0] += seconds[self.precision.name]
+
+    monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
+    monkeypatch.setattr("engine.fastest.time.perf_counter", lambda: clock[0])
+    trial = fastest.Trial(state, step, torch.randn(8, 3, 32, 32), torch.zeros(8).long())
+    return fastest.one_after_the_other(WAYS, trial), passes
+
+
+def test_on_a_gpu_whole_batches_count_and_what_is_hopeless_or_does_not_fit_is_left_at_that(monkeypatch):
+    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": 0.5, "fp32": 1.0})
+    assert list(speeds.values()) == pytest.approx([16, 16, 8, 8])
+    assert passes.count("fp32") == 2 * WARM_UP
+    assert passes.count("bf16") == 2 * (WARM_UP + 1 + fastest.ROUNDS)
+    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": math.inf, "fp32": 1.0})
+    assert list(speeds.values()) == [0, 0, 8, 8]
+    assert passes.count("bf16") == 2
 
 
 def test_a_step_that_takes_long_is_tried_on_few_images_and_none_on_more_than_half_a_batch(monkeypatch):

@@ -12,6 +12,7 @@ from test_resume import figures, interrupt_after, same
 from torch import nn
 
 from engine import build
+from engine.batch_size import fits
 from engine.evaluate import evaluate
 from engine.graphs import WARM_UP, CudaGraphs
 from engine.machine import precisions
@@ -121,8 +122,57 @@ def test_a_compiled_network_is_recorded_and_trains_as_any_other():
             for images, targets in loaders.train.epoch(epoch):
                 step(state, images, targets)
         assert step.graphs.can_record
+        assert len(step.graphs.recordings) == 2
         weights.append(flat(state.model))
     torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+
+
+def test_activations_computed_again_cannot_be_recorded_and_train_all_the_same(caplog):
+    """Checkpointing asks for the state of the random numbers, which waits for the GPU."""
+    with caplog.at_level("INFO"):
+        state, loaders, step = parts("model.checkpointing=true")
+        for epoch in EPOCHS:
+            for images, targets in loaders.train.epoch(epoch):
+                step(state, images, targets)
+    assert caplog.text.count("steps cannot be recorded") == 1
+    assert state.totals.isfinite().all()
+
+
+def test_where_the_memory_of_recordings_is_missed_they_are_given_up(caplog):
+    state, loaders, step = parts()
+    with caplog.at_level("INFO"):
+        for epoch in EPOCHS:
+            for images, targets in loaders.train.epoch(epoch):
+                step(state, images, targets)
+        assert step.graphs.recordings
+        tries = iter([True])
+
+        def gradients(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            result = step.add_gradients(state, images, targets)
+            if next(tries, False):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return result
+
+        state.optimizer.zero_grad()
+        step.graphs(gradients, state.model, images[:3], targets[:3])
+        step(state, images, targets)
+    assert not step.graphs.recordings
+    assert caplog.text.count("memory does not suffice") == 1
+    assert flat(state.model).isfinite().all()
+
+
+def test_a_recorded_batch_whose_loss_is_no_number_changes_nothing():
+    """Asked in every step, which a recording survives."""
+    state, loaders, step = parts("trainer.on_nonfinite=skip")
+    for epoch in EPOCHS:
+        for images, targets in loaders.train.epoch(epoch):
+            step(state, images, targets)
+    before, skipped = flat(state.model), state.skipped
+    images, targets = next(loaders.train.epoch(0))
+    step(state, torch.full_like(images, torch.nan), targets)
+    assert step.graphs.recordings
+    assert state.skipped == skipped + 1
+    assert torch.equal(flat(state.model), before)
 
 
 class Asking(nn.Module):
@@ -173,14 +223,28 @@ def test_a_run_on_the_gpu_and_its_evaluation_on_the_processor(train):
     run = train("trainer.device=cuda", "trainer.precision=auto", "trainer.memory_format=auto")
     assert run.result["status"] == "finished"
     assert len(run.result["tried_images_per_second"]) == 2 * len(precisions(CUDA))
+    assert all(speed > 0 for speed in run.result["tried_images_per_second"].values())
     found, images = rebuilt(run.checkpoint())
     figures = evaluate(found.model, images.test, precision=found.precision)
     assert figures.accuracy == pytest.approx(run.result["test_accuracy_last"], abs=0.05)  # of 100 images
 
 
-def test_a_batch_that_fits_is_found(train):
+def test_a_batch_that_fits_is_found(train, monkeypatch):
+    """Tried on the GPU as well: of 64 images, with which an epoch has 32 steps, memory is made to have room for 32."""
+    monkeypatch.setattr("engine.batch_size.fits", lambda *arguments: arguments[-1] <= 32 and fits(*arguments))
     run = train("trainer.device=cuda", "trainer.batch_size=auto", "dataset.train_size=3000", "trainer.max_epochs=1")
-    assert run.result["batch_size"] == 64  # an epoch has 32 steps
+    assert run.result["batch_size"] == 32
+
+
+def test_a_batch_for_which_there_is_no_memory_is_told_from_one_that_fits():
+    config = composed("trainer.device=cuda", "model=resnet20", "trainer.batch_size=8")
+    machine = build.possible_machines(config)[0]
+    state, step = build.state(config, tiny_splits(), machine), build.train_step(config, machine)
+    shape = torch.Size((3, 32, 32))
+    assert fits(state, step, machine, shape, 64)
+    in_memory = torch.cuda.get_device_properties(0).total_memory // (3 * 32 * 32 * 4)  # of the input alone
+    assert not fits(state, step, machine, shape, in_memory)
+    assert fits(state, step, machine, shape, 64)
 
 
 def test_a_deterministic_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(train, monkeypatch, tmp_path):

@@ -244,7 +244,7 @@ def infer(trained: Trained, model: nn.Module, images: Tensor) -> None:
 
 
 def compile_for_inference(trained: Trained, batch: int) -> nn.Module:
-    """The network compiled as in training, for one image and for so many, each for itself; on CUDA with graphs.
+    """The network compiled for one image and for so many, each for itself; on CUDA in torch's own graphs.
 
     Raises CompilationFailed.
     """
