@@ -89,17 +89,23 @@ class TrainLoader:
         count, device = len(self.images), self.images.labels.device
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         order = torch.randperm(count, generator=generator).to(device)
-        uniform = [self.numbers(operation, epoch, generator).to(device) for operation in self.operations]
+        labels = self.images.labels[order]
+        params = [self.params(operation, epoch, generator, order) for operation in self.operations]
         mixed, mix = self.mixtures(epoch)
         for step in range(first_step, len(self)):
             start, size = step * self.batch_size, self.images_in(step)
-            batch, mine = order[start : start + size], share(size, self.rank, self.ranks)
+            mine = share(size, self.rank, self.ranks)
             # Partners may be anybody's, so that each rank makes all of a batch that is mixed.
-            chosen = batch if mixed[step] else batch[mine]
-            numbers = [drawn.index_select(0, chosen) for drawn in uniform]
-            images = self.augment(self.images.images.index_select(0, chosen), numbers)
-            images, targets = mix(step, images, self.images.labels.index_select(0, chosen))
+            some = slice(0, size) if mixed[step] else mine
+            chosen = slice(start + some.start, start + some.stop)
+            images = self.augment(self.images.images.index_select(0, order[chosen]), [each[chosen] for each in params])
+            images, targets = mix(step, images, labels[chosen])
             yield (images[mine], targets[mine]) if mixed[step] else (images, targets)
+
+    def params(self, operation: Operation, epoch: int, generator: torch.Generator, order: Tensor) -> Tensor:
+        """What an operation does to each image of an epoch, in their `order`: [N, ...]."""
+        uniform = self.numbers(operation, epoch, generator).to(order.device)
+        return operation.make_params(uniform[order], self.images.images.shape[1:])
 
     def numbers(self, operation: Operation, epoch: int, generator: torch.Generator) -> Tensor:
         """What an operation draws for all images in an epoch, float32 [N, draws]."""
@@ -109,17 +115,17 @@ class TrainLoader:
         uniform = torch.rand(len(self.images), operation.draws, generator=always)
         return 1 - uniform if epoch % 2 else uniform
 
-    def augment(self, images: Tensor, uniform: Sequence[Tensor]) -> Tensor:
-        """Images uint8 [B, C, H, W] through all operations, normalised between them; [B, draws] numbers for each."""
+    def augment(self, images: Tensor, params: Sequence[Tensor]) -> Tensor:
+        """Images uint8 [B, C, H, W] through all operations, each with its params of them, normalised between them."""
         # A rank's share may be empty, which operations are not made for.
-        steps = list(zip(self.operations, uniform, strict=True)) if len(images) else []
-        for operation, numbers in steps:
+        steps = list(zip(self.operations, params, strict=True)) if len(images) else []
+        for operation, given in steps:
             if operation.place != "normalised":
-                images = operation(images, numbers)
+                images = operation.transform(images, given)
         images = self.normalize.values(images)
-        for operation, numbers in steps:
+        for operation, given in steps:
             if operation.place == "normalised":
-                images = operation(images, numbers)
+                images = operation.transform(images, given)
         return images.contiguous(memory_format=self.normalize.memory_format)
 
     def mixtures(self, epoch: int) -> tuple[np.ndarray, Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]]:

@@ -11,6 +11,7 @@ same place in that of their names.
 
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 # Where an operation stands: the last one is behind the normalisation, where 0 is the mean colour.
@@ -18,7 +19,7 @@ PLACES = ("scale", "crop", "flip", "policy", "colour", "normalised")
 
 
 class Operation(Protocol):
-    """What an image operation is; a class that names this one as its base inherits `prepared`.
+    """What an image operation is; a class that names this one as its base inherits what is written here.
 
     `draws` is how many numbers in [0, 1) it wants for an image, `place` one of PLACES. An `alternating` one
     gets in every epoch the same numbers u, and in every other 1 - u.
@@ -28,12 +29,22 @@ class Operation(Protocol):
     draws: ClassVar[int]
     alternating: bool = False
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """What the numbers come to for each image of `shape` [C, H, W]: float32 [B, draws] -> [B, ...].
+
+        It is asked for all images of an epoch at once: some operators less in each step.
+        """
+        return uniform
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
         """The augmented images, of the same type and shape; the given ones stay as they are.
 
-        images: uint8 [B, C, H, W], or normalised float32 behind the normalisation; uniform: float32
-        [B, draws].
+        images: uint8 [B, C, H, W], or normalised float32 behind the normalisation.
         """
+
+    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+        """Both: the images, augmented by numbers float32 [B, draws]."""
+        return self.transform(images, self.make_params(uniform, images.shape[1:]))
 
     def prepared(self, images: Tensor) -> "Operation":
         """This operation once it has seen all training images, uint8 [N, C, H, W]; few care."""

@@ -58,7 +58,7 @@ class AugMix(Operation):
         """The share of the original; a weight and a length for each chain; three numbers for each operation."""
         return 1 + self.chains * (2 + 3 * self.depth)
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         shares, kinds, sizes = self.drawn(uniform, *images.shape[2:])
         shares = shares[:, :, None, None, None]
         mixed = images * shares[0]

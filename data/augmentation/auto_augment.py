@@ -54,7 +54,7 @@ class AutoAugment(Operation):
     place = "policy"
     draws = 5
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ class ColorJitter(Operation):
     place = "colour"
     draws = 4
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         amounts = zip((self.brightness, self.contrast, self.saturation), uniform[:, :3].unbind(1), strict=True)
         brightness, contrast, saturation = (
             (max(0.0, 1 - amount) + number * (1 + amount - max(0.0, 1 - amount)))[:, None, None, None]

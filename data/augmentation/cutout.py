@@ -6,10 +6,11 @@ arXiv 1708.04552, sec. 3.2: its centre is any pixel, so that part of the square 
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.rectangle import interval
+from data.rectangle import interval, rectangle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,14 @@ class Cutout(Operation):
     place = "normalised"
     draws = 2
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        rows = self.hidden(uniform[:, 0], images.shape[2])
-        columns = self.hidden(uniform[:, 1], images.shape[3])
-        return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """1 for the rows and columns that the square hides: float32 [B, H + W]."""
+        return torch.cat([self.hidden(place, size) for place, size in zip(uniform.T, shape[1:], strict=True)], dim=1)
 
     def hidden(self, uniform: Tensor, size: int) -> Tensor:
         """1 for those of `size` pixels in the square, whose centre is at `uniform` [B] of them: float32 [B, size]."""
         first = (uniform * size).long() - self.length // 2
         return interval(first, self.length, size).to(uniform.dtype)
+
+    def transform(self, images: Tensor, hidden: Tensor) -> Tensor:
+        return images * (1 - rectangle(hidden, *images.shape[2:]))

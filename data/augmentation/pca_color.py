@@ -34,7 +34,7 @@ class PCAColor(Operation):
         eigenvalues, eigenvectors = torch.linalg.eigh(color_covariance(images))
         return replace(self, axes=(255 * eigenvalues * eigenvectors).T.float())
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         axes = self.axes.to(images.device, non_blocking=True)
         # Half a step away from -1, where the inverse is infinite, as the largest number is from 1.
         symmetric = (2 * uniform[:, : len(axes)] - 1).clamp(min=2**-23 - 1)

@@ -44,7 +44,7 @@ class RandAugment(Operation):
     def draws(self) -> int:
         return 2 * self.operations
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

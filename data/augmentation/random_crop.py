@@ -5,7 +5,9 @@ sec. 4.2. The same as torchvision.transforms.RandomCrop(size, padding, padding_m
 Wide ResNet's (Zagoruyko and Komodakis 2016, arXiv 1605.07146, sec. 3) and those of the speed records.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,18 +29,19 @@ class RandomCrop(Operation):
     place = "crop"
     draws = 2
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        count, channels, height, width = images.shape
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """The pixel of the padded image, counted row by row, at which the crop begins: int64 [B, 1, 1]."""
         corner = (uniform * (2 * self.padding + 1)).long()  # [B, 2]: row and column
+        return (corner[:, :1] * (shape[2] + 2 * self.padding) + corner[:, 1:])[:, None]
+
+    def transform(self, images: Tensor, corner: Tensor) -> Tensor:
+        width = images.shape[3]
         padded = self.padded(images)
-        padded_height, padded_width = padded.shape[2:]
         # From each pixel in memory on, the next `width` of them; a crop is a choice of these, row by row. Copying
         # rows takes a sixth of the time of gathering pixels.
         rows = padded.flatten().as_strided((padded.numel() - width + 1, width), (1, 1))
-        planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
-        lines = torch.arange(height, device=images.device)
-        first = planes * (padded_height * padded_width) + (corner[:, :1] * padded_width + corner[:, 1:])[:, None]
-        return rows.index_select(0, (first + lines * padded_width).flatten()).view(images.shape)
+        first = row_starts(padded.shape, images.shape[2], images.device) + corner
+        return rows.index_select(0, first.flatten()).view(images.shape)
 
     def padded(self, images: Tensor) -> Tensor:
         """Images with pixels added on every side. uint8 [B, C, H, W] -> [B, C, H + 2 padding, W + 2 padding]."""
@@ -50,3 +53,11 @@ class RandomCrop(Operation):
             place = torch.arange(-self.padding, last + self.padding + 1, device=images.device) % (2 * last)
             images = images.index_select(dimension, last - (last - place).abs())
         return images
+
+
+@lru_cache(maxsize=8)
+def row_starts(padded: torch.Size, height: int, device: torch.device) -> Tensor:
+    """The pixel at which each of the first `height` rows of a batch of padded images begins: int64 [B, C, height]."""
+    count, channels, *plane = padded
+    planes = torch.arange(count * channels, device=device).view(count, channels, 1)
+    return planes * math.prod(plane) + torch.arange(height, device=device) * plane[1]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.rectangle import interval
+from data.rectangle import interval, rectangle
 
 ATTEMPTS = 10
 WINDOWS = 2**16
@@ -39,16 +39,20 @@ class RandomErasing(Operation):
         if self.smallest > self.largest:
             raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        erased = self.erased(uniform, *images.shape[2:])
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """1 for the rows and columns to fill, and where in the table of noise an image's begins: [B, H + W + 1]."""
+        return torch.cat([self.erased(uniform, *shape[1:]), (uniform[:, 3:4] * WINDOWS).floor()], dim=1)
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
+        erased = rectangle(params[:, :-1], *images.shape[2:])
         if self.fill == "mean":
             return images * (1 - erased)
         size = images.shape[1:].numel()
-        window = (uniform[:, 3] * WINDOWS).long()[:, None] + torch.arange(size, device=images.device)
+        window = params[:, -1:].long() + torch.arange(size, device=images.device)
         return images.lerp(noise_table(size, images.device)[window].view(images.shape), erased)
 
     def erased(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """1 for the pixels to fill, from numbers [B, draws]: float32 [B, 1, H, W]."""
+        """1 for the rows and columns to fill, from numbers [B, draws]: float32 [B, H + W]."""
         happens, top, left, _ = uniform[:, :4].unbind(1)
         area, proportion = uniform[:, 4:].split(ATTEMPTS, dim=1)  # [B, attempts]
         area = height * width * (self.smallest + area * (self.largest - self.smallest))
@@ -60,7 +64,7 @@ class RandomErasing(Operation):
         happens = (happens < self.probability) & fits.any(1)
         rows = interval((top * (height - rows + 1)).floor(), rows, height).to(uniform.dtype)
         columns = interval((left * (width - columns + 1)).floor(), columns * happens, width).to(uniform.dtype)
-        return rows[:, None, :, None] * columns[:, None, None, :]
+        return torch.cat([rows, columns], dim=1)
 
 
 @lru_cache

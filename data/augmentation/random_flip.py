@@ -24,8 +24,12 @@ class RandomFlip(Operation):
     place = "flip"
     draws = 1
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """1 for an image that is mirrored, else 0: int64 [B]."""
+        return (uniform[:, 0] < self.probability).long()
+
+    def transform(self, images: Tensor, mirrored: Tensor) -> Tensor:
         # Each image or its mirror image, which lies as far behind it as there are images: faster than torch.where.
-        count, mirrored = len(images), uniform[:, 0] < self.probability
+        count = len(images)
         both = torch.cat([images, images.flip(3)])
-        return both.index_select(0, torch.arange(count, device=images.device) + count * mirrored)
+        return both.index_select(0, torch.arange(count, device=images.device).add(mirrored, alpha=count))

@@ -26,10 +26,14 @@ class ScaleJitter(Operation):
         if self.smallest > self.largest:
             raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        factor = self.smallest + uniform[:, 0] * (self.largest - self.smallest)
-        rows = source(factor, uniform[:, 1], images.shape[2])
-        columns = source(factor, uniform[:, 2], images.shape[3])
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """Where the rows and columns of the part lie in the image, as `source` says it: float32 [B, H + W]."""
+        factor, *places = uniform.T
+        factor = self.smallest + factor * (self.largest - self.smallest)
+        return torch.cat([source(factor, place, size) for place, size in zip(places, shape[1:], strict=True)], dim=1)
+
+    def transform(self, images: Tensor, sources: Tensor) -> Tensor:
+        rows, columns = sources.split(images.shape[2:], dim=1)
         grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=1).permute(0, 2, 3, 1)
         pixels = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return pixels.round_().to(torch.uint8)

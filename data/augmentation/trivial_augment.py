@@ -34,7 +34,7 @@ class TrivialAugment(Operation):
     place = "policy"
     draws = 3
 
-    def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
+    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
         return apply(images, *self.drawn(uniform))
 
     def drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
