@@ -160,28 +160,28 @@ class Elsewhere:
     def __init__(self, side: Callable[..., AbstractContextManager[Callable[[], int]]], *arguments: tuple):
         start = multiprocessing.get_context("spawn")
         self.pipes, self.processes = [], []
-        for given in arguments:
-            mine, theirs = start.Pipe()
-            process = start.Process(target=serve, args=(theirs, side, given))
-            process.start()
-            theirs.close()
-            self.pipes.append(mine)
-            self.processes.append(process)
         try:
+            for given in arguments:
+                mine, theirs = start.Pipe()
+                process = start.Process(target=serve, args=(theirs, side, given))
+                process.start()
+                theirs.close()
+                self.pipes.append(mine)
+                self.processes.append(process)
             self.chosen, *_ = self.answers()
         except BaseException:
             self.terminate()
             raise
 
     def answers(self) -> list[object]:
-        """What each process says next. One that has ended with an error, which it has told, ends all: SystemExit."""
+        """What each process says next; SystemExit where one has ended."""
         waiting, said = list(self.pipes), {}
         while waiting:
             for pipe in wait(waiting):
                 try:
                     said[pipe] = pipe.recv()
-                except EOFError:
-                    raise SystemExit(1) from None
+                except (EOFError, OSError):
+                    raise SystemExit("a process of this benchmark has ended") from None
                 waiting.remove(pipe)
         return [said[pipe] for pipe in self.pipes]
 
@@ -195,7 +195,8 @@ class Elsewhere:
 
     def __call__(self) -> int:
         for pipe in self.pipes:
-            pipe.send(None)
+            with suppress(OSError):  # of one that has ended, which is heard next
+                pipe.send(None)
         (images,) = set(self.answers())
         return images
 
@@ -212,11 +213,11 @@ def serve(pipe: Connection, side: Callable[..., AbstractContextManager[Callable[
     """A process of `Elsewhere`: says how its side computes, and how many images each epoch had that is asked for."""
     with side(*given) as epoch:
         pipe.send(getattr(epoch, "chosen", ""))
-        for _ in requests(pipe):
+        for _ in until_closed(pipe):
             pipe.send(epoch())
 
 
-def requests(pipe: Connection) -> Iterator[None]:
+def until_closed(pipe: Connection) -> Iterator[None]:
     """What comes through a pipe until its other end is closed."""
     with suppress(EOFError):
         while True:

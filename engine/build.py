@@ -131,7 +131,7 @@ def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine], r
     """Images a second of each way with a rank's share of the batch, tried once a process for each kind of run."""
     trainer, image_shape = config.trainer, splits.train.images.shape[1:]
     batch_size = min(-(-trainer.batch_size // (trainer.micro_batches * ranks.size)), len(splits.train))
-    kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible))
+    kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible, trainer.cuda_graphs))
     if kind not in TRIED:
         trial, step = state(config, splits, possible[0]), train_step(config, possible[0])
         if ranks.size > 1:

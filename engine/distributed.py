@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.buffers import keep_buffers
 from engine.errors import RunError
 from engine.machine import DeviceError, choose_device
 from engine.network import heeding_silence
 from engine.rank import LAUNCH, is_one_of_several, leads
 from engine.runtime import random_states, restore_random_states, seed_everything
-from engine.sam import keep_buffers
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer: the first may be trying ways to compute meanwhile
 Value = TypeVar("Value")

@@ -90,7 +90,8 @@ def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machi
     """Images a second of each candidate with all images, its passes recorded where those of training are.
 
     The weights must stay where they are from the first pass that is recorded to the last that is replayed. A candidate
-    that is hopeless before anything is recorded is not tried further.
+    that is hopeless beside those before it, all of them started kernel by kernel, is not recorded, and its speed is
+    that of these passes.
     """
     images, speeds = len(trial.images), {}
     quickest = math.inf

@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor, nn
 
+from engine.buffers import keep_buffers
 from engine.console import say
-from engine.sam import keep_buffers
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 WARM_UP = 3  # batches of a shape that are computed as usual: libraries set themselves up, compilers compile
@@ -65,14 +65,17 @@ class CudaGraphs:
         if shape in self.recordings:
             return self.recordings[shape].replay(images, targets)
         as_usual = self.watched if self.can_record and seen == WARM_UP - 1 else self.aside
-        result = self.beside_recordings(as_usual, compute, model, images, targets)
+        result = self.or_without_recordings(as_usual, compute, model, images, targets)
         self.seen[shape] = seen + 1
         return result
 
-    def beside_recordings(
+    def or_without_recordings(
         self, as_usual: Callable[..., Tensor], compute: Compute, model: nn.Module, images: Tensor, targets: Tensor
     ) -> Tensor:
-        """Compute as usual; without recordings from now on where their memory, which is nobody else's, is missed."""
+        """Compute as usual; where memory runs out, again without recordings, whose memory is nobody else's.
+
+        Only gradients are computed again. What else runs out of memory beside recordings, as evaluation may, fails.
+        """
         restore = keep_buffers(model) if self.recordings else None
         try:
             return as_usual(compute, images, targets)
@@ -90,10 +93,11 @@ class CudaGraphs:
         if self.stream is None:
             self.stream = torch.cuda.Stream()
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            result = compute(images, targets)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return result
+        try:
+            with torch.cuda.stream(self.stream):
+                return compute(images, targets)
+        finally:  # also where memory ran out: what was begun is still at work
+            torch.cuda.current_stream().wait_stream(self.stream)
 
     def watched(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
         """Compute aside, and record nothing later on if something waits for the device.

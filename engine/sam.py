@@ -5,12 +5,14 @@ Generalization", ICLR 2021, arXiv 2010.01412, eq. 2 and algorithm 1. Adaptive: K
 Choi, "ASAM", ICML 2021, arXiv 2102.11600, eq. 11, where distances are relative to the weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from engine.buffers import keep_buffers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +49,3 @@ class SAM:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, own)
             restore()
-
-
-def keep_buffers(model: nn.Module) -> Callable[[], None]:
-    """Copy batch norm's running statistics; what is returned puts them back."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-
-    @torch.no_grad()
-    def restore() -> None:
-        for buffer, before in kept:
-            buffer.copy_(before)
-
-    return restore

@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from engine.buffers import keep_buffers
 from engine.distributed import ALONE, Ranks
 from engine.graphs import CudaGraphs
 from engine.machine import Precision
-from engine.sam import SAM, keep_buffers
+from engine.sam import SAM
 from engine.state import TrainState
 
 

@@ -1,6 +1,5 @@
 """The benchmarks run and print their tables; what the figures are is no test's business."""
 
-import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -41,14 +40,17 @@ def test_time_within_a_call_within_a_call_is_counted_once():
 
 
 @contextmanager
-def failing_side(good_epochs: int) -> Iterator[Callable[[], int]]:
-    """A side whose epochs end with an error after some."""
-    numbers = itertools.count()
+def side_of(*epochs: str | int) -> Iterator[Callable[[], int]]:
+    """A side with these epochs: so many images, one that takes long, or one that fails."""
+    left = list(epochs)
 
     def epoch() -> int:
-        if next(numbers) == good_epochs:
+        images = left.pop(0)
+        if images == "fails":
             raise EOFError("no more")
-        return 7
+        if images == "takes long":
+            time.sleep(600)
+        return images
 
     yield epoch
 
@@ -61,7 +63,7 @@ def test_a_side_elsewhere_that_fails_ends_all_of_its_processes_and_is_heard(capf
             assert side() == 7
             side()
 
-    side = Elsewhere(failing_side, (99,), (1,))
+    side = Elsewhere(side_of, (7, "takes long"), (7, "fails"))
     with pytest.raises(SystemExit):
         two_epochs(side)
     assert [process.is_alive() for process in side.processes] == [False, False]
@@ -69,7 +71,7 @@ def test_a_side_elsewhere_that_fails_ends_all_of_its_processes_and_is_heard(capf
 
 
 def test_a_side_elsewhere_ends_with_its_context():
-    with Elsewhere(failing_side, (99,)) as side:
+    with Elsewhere(side_of, (7, 7)) as side:
         assert [side(), side()] == [7, 7]
     assert [process.exitcode for process in side.processes] == [0]
 

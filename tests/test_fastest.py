@@ -1,14 +1,16 @@
 """Precision and memory format that are tried out: what is chosen, and that a run keeps to it."""
 
+import dataclasses
 import itertools
 import math
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import composed
 
 from engine import build, fastest
-from engine.graphs import WARM_UP
+from engine.graphs import WARM_UP, unheard
 from engine.machine import DeviceError, Machine, Precision, choose_precision, machines, precisions
 
 CPU = torch.device("cpu")
@@ -111,30 +113,59 @@ def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
     assert set(sizes) == {2}  # no more images where the first has no room for two
 
 
-def measured_on_a_gpu(monkeypatch, seconds: dict[str, float]) -> tuple[dict, list[str]]:
+class Recorder:
+    """In place of CudaGraphs: a pass costs less from the one on that is recorded, which itself costs more."""
+
+    made: ClassVar[list["Recorder"]] = []
+    factor = 1.0
+
+    def __init__(self, tell=None):
+        self.passes, self.tell = 0, tell
+        Recorder.made.append(self)
+
+    def __call__(self, compute, model, images, targets):
+        self.passes += 1
+        Recorder.factor = 1.0 if self.passes <= WARM_UP else 9.0 if self.passes == WARM_UP + 1 else 0.25
+        return compute(images, targets)
+
+
+def measured_on_a_gpu(monkeypatch, seconds: dict[str, float], *, recorded: bool) -> tuple[list[float], list[str]]:
     """What one_after_the_other finds of passes that take so long by precision, and the precisions of the passes."""
     (state, step), clock, passes = a_state(), [0.0], []
+    Recorder.made, Recorder.factor = [], 1.0
 
     def add_gradients(self, state, images, targets):
         passes.append(self.precision.name)
         if seconds[self.precision.name] == math.inf:
             raise torch.OutOfMemoryError("no")
-        clock[0] += seconds[self.precision.name]
+        clock[0] += seconds[self.precision.name] * Recorder.factor
 
+    monkeypatch.setattr("engine.fastest.CudaGraphs", Recorder)
     monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
     monkeypatch.setattr("engine.fastest.time.perf_counter", lambda: clock[0])
+    step = dataclasses.replace(step, graphs=Recorder() if recorded else None)
     trial = fastest.Trial(state, step, torch.randn(8, 3, 32, 32), torch.zeros(8).long())
-    return fastest.one_after_the_other(WAYS, trial), passes
+    return list(fastest.one_after_the_other(WAYS, trial).values()), passes
 
 
 def test_on_a_gpu_whole_batches_count_and_what_is_hopeless_or_does_not_fit_is_left_at_that(monkeypatch):
-    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": 0.5, "fp32": 1.0})
-    assert list(speeds.values()) == pytest.approx([16, 16, 8, 8])
+    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": 0.5, "fp32": 1.0}, recorded=False)
+    assert speeds == pytest.approx([16, 16, 8, 8])
     assert passes.count("fp32") == 2 * WARM_UP
     assert passes.count("bf16") == 2 * (WARM_UP + 1 + fastest.ROUNDS)
-    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": math.inf, "fp32": 1.0})
-    assert list(speeds.values()) == [0, 0, 8, 8]
+    assert not Recorder.made
+    speeds, passes = measured_on_a_gpu(monkeypatch, {"bf16": math.inf, "fp32": 1.0}, recorded=False)
+    assert speeds == [0, 0, 8, 8]
     assert passes.count("bf16") == 2
+
+
+def test_on_a_gpu_what_counts_are_passes_that_are_replayed_where_training_replays_them(monkeypatch):
+    speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.25, "fp32": 1.0}, recorded=True)
+    assert speeds == pytest.approx([25.6, 25.6, 32, 32])
+    assert len(Recorder.made) == 1 + len(WAYS)  # that of training, and one for each way
+    assert all(recorder.tell is unheard for recorder in Recorder.made[1:])
+    speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.0, "fp32": 2.0}, recorded=True)
+    assert speeds == pytest.approx([32, 32, 4, 4])
 
 
 def test_a_step_that_takes_long_is_tried_on_few_images_and_none_on_more_than_half_a_batch(monkeypatch):

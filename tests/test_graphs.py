@@ -1,5 +1,7 @@
 """When batches are recorded, decided here on a processor; test_gpu asks what a recording does."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,16 +11,16 @@ from engine.graphs import WARM_UP, CudaGraphs
 
 
 class Recorded:
-    """In place of a recording: computes as usual, or has no memory."""
+    """In place of a recording: computes as usual, or has no memory left once some gradients are there."""
 
     too_large = ()
 
     def __init__(self, compute, model, images, targets, pool):
         if len(images) in self.too_large:
+            compute(images, targets)
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
         self.replay = compute
-        self.graph = torch.nn.Identity()
-        self.graph.pool = object
+        self.graph = SimpleNamespace(pool=object)
 
 
 class OnProcessor(CudaGraphs):
@@ -50,7 +52,7 @@ def recorder(monkeypatch):
 
 
 class Network(nn.Module):
-    """A batch norm; what it computes fails where `memory` has no room for so many images."""
+    """A batch norm, whose backward pass fails at its end where `memory` has no room for so many images."""
 
     def __init__(self):
         super().__init__()
@@ -58,9 +60,9 @@ class Network(nn.Module):
 
     def gradients(self, images: Tensor, targets: Tensor) -> Tensor:
         loss = self.norm(images).square().mean()
+        loss.backward()
         if len(images) > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        loss.backward()
         return loss.detach()
 
 
@@ -89,7 +91,7 @@ def test_what_had_no_memory_does_not_count_as_computed(recorder):
 
 def test_recordings_are_given_up_where_the_rest_misses_their_memory(recorder):
     """A batch whose first try failed changes the network once, as any other does."""
-    model, alike, memory = Network(), Network(), iter([4, 100, 100])
+    model, alike, memory = Network(), Network(), iter([4, 100])
     for _ in range(WARM_UP + 1):
         recorder(model.gradients, model, *batch(8))
         model.zero_grad()
@@ -115,9 +117,14 @@ def test_recordings_are_given_up_where_the_rest_misses_their_memory(recorder):
 
 def test_what_cannot_be_recorded_is_told_once_with_its_first_line(recorder, monkeypatch):
     monkeypatch.setattr(Recorded, "too_large", (8,))
-    model = Network()
+    model, alike = Network(), Network()
     for size in (8, 3):
         for _ in range(WARM_UP + 2):
-            assert recorder(model.gradients, model, *batch(size)).isfinite()
+            images, targets = batch(size)
+            for network in (model, alike):
+                network.zero_grad()
+            found = recorder(model.gradients, model, images, targets)
+            assert torch.equal(found, alike.gradients(images, targets))
+            assert torch.equal(model.norm.weight.grad, alike.norm.weight.grad)
     assert recorder.told == ["steps cannot be recorded (CUDA out of memory.): their kernels are started one by one"]
     assert not recorder.recordings

@@ -32,15 +32,16 @@ class Operation(Protocol):
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
         """What the numbers come to for each image of `shape` [C, H, W]: float32 [B, draws] -> [B, ...].
 
-        It is asked for all images of an epoch at once: some operators less in each step.
+        It is asked for all images of an epoch at once, so that each step has some operators less.
         """
         return uniform
 
     def transform(self, images: Tensor, params: Tensor) -> Tensor:
         """The augmented images, of the same type and shape; the given ones stay as they are.
 
-        images: uint8 [B, C, H, W], or normalised float32 behind the normalisation.
+        images: uint8 [B, C, H, W], or normalised float32 behind the normalisation; params as `make_params` has them.
         """
+        raise NotImplementedError
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
         """Both: the images, augmented by numbers float32 [B, draws]."""
