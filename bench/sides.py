@@ -22,6 +22,7 @@ from engine import build
 from engine.build import Parts
 from engine.check import CONF
 from engine.checkpoint import Checkpoints
+from engine.compiler import compile_network
 from engine.distributed import ALONE, Ranks
 from engine.fit import fit
 from engine.graphs import CudaGraphs
@@ -113,7 +114,7 @@ def bare(ours: Ours) -> Callable[[], int]:
     machine, parts = ours.parts.machine, ours.parts
     state, loss = build.state(config, parts.splits, machine), parts.train_step.loss
     if ours.compiled:
-        build.compile_network(state.model)
+        compile_network(state.model)
     batch, graphs = next(parts.loaders.train.epoch(0)), CudaGraphs() if parts.train_step.graphs else None
 
     def gradients(images: Tensor, labels: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from bench.timing import surroundings
 from data.dataset import Images, Splits
 from engine import build
 from engine.check import CONF, make_schedule
+from engine.compiler import compile_network
 from engine.evaluate import evaluate
 from engine.fit import fit
 from engine.logging import RunLog
@@ -49,7 +50,7 @@ def ours(config: DictConfig, splits: Splits, directory: Path) -> Side:
         state = build.state(config, splits, machine)
         state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
         if config.trainer.compile:
-            build.compile_network(state.model)
+            compile_network(state.model)
         fit(
             state,
             train=loaders.train,

@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim import Optimizer
 
 from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
@@ -23,6 +24,7 @@ from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CONF, CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
 from engine.claims import MOST_COUNTED, is_whole
+from engine.compiler import compile_network, step_without_compiler, without_compiler
 from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
@@ -221,7 +223,7 @@ def state(
     )
 
 
-def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
     """The optimizer, with weight decay on the weights of convolutions and fully connected layers.
 
     Norms' scales and shifts and all biases, which have one dimension, are decayed only on request. The
@@ -236,7 +238,9 @@ def optimizer(config: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         {"params": weights, "weight_decay": decay},
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
+    without_compiler(*vars(Optimizer).values())
     built = instantiate(options, params=[group for group in groups if group["params"]])
+    step_without_compiler(built)
     for group in built.param_groups:
         group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
     return built
@@ -258,15 +262,6 @@ def train_step(
         graphs=CudaGraphs() if config.trainer.cuda_graphs and one_gpu else None,
         **step,
     )
-
-
-def compile_network(model: nn.Module) -> None:
-    """Compile a network, in place, so that the names of its weights stay as they are.
-
-    Each shape (what is left over at the end of an epoch has its own) is compiled for itself, since kernels for any
-    shape are slower.
-    """
-    model.compile(dynamic=False)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from engine.compiler import without_compiler
 
 LAYERS = {
     torch.ops.aten.convolution,
@@ -19,9 +22,15 @@ LAYERS = {
 
 def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
-    with FlopCounterMode(display=False) as counter:
+    with operations_counted() as counter:
         answer(model, image_shape)
     return counter.get_total_flops() // 2
+
+
+def operations_counted() -> FlopCounterMode:
+    """A context within which torch counts the operations of each module: two for a multiply-add."""
+    without_compiler(flop_counter._FlopCounterMode.__torch_dispatch__)
+    return FlopCounterMode(display=False)
 
 
 def count_activations(model: nn.Module, image_shape: torch.Size) -> int:

@@ -9,13 +9,12 @@ import yaml
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.tensorboard.summary import custom_scalars, image, text
 
 from data.dataset import Images
 from data.loader import TrainLoader
 from engine import metrics
-from engine.counts import answer
+from engine.counts import answer, operations_counted
 from engine.drawing import MOST_CLASSES, confusion, tiles
 from engine.evaluate import Evaluation
 from engine.logging import RunLog
@@ -71,7 +70,7 @@ def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
     Dashes stand for what is not there in evaluation, as of auxiliary heads.
     """
     before, found = {}, {}
-    counter = FlopCounterMode(display=False)
+    counter = operations_counted()
 
     def enter(part: nn.Module, _: object) -> None:
         before[part] = counter.get_total_flops()

@@ -13,6 +13,7 @@ from torch import nn
 
 from engine import build
 from engine.batch_size import fits
+from engine.compiler import compile_network
 from engine.evaluate import evaluate
 from engine.graphs import WARM_UP, CudaGraphs
 from engine.machine import precisions
@@ -32,7 +33,7 @@ def parts(*overrides: str) -> tuple:
     state, loaders = build.state(config, splits, machine), build.loaders(config, splits, machine)
     state.model.train()
     if config.trainer.compile:
-        build.compile_network(state.model)
+        compile_network(state.model)
     return state, loaders, build.train_step(config, machine)
 
 
