@@ -220,7 +220,7 @@ def serve(pipe: Connection, side: Callable[..., AbstractContextManager[Callable[
 
 def until_closed(pipe: Connection) -> Iterator[None]:
     """What comes through a pipe until its other end is closed."""
-    with suppress(EOFError):
+    with suppress(EOFError, OSError):
         while True:
             yield pipe.recv()
 

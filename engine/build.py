@@ -24,7 +24,7 @@ from engine.batch_size import SMALLEST, largest_batch
 from engine.check import CONF, CommandError, find_weights, learning_rate_scale, make_schedule, targets
 from engine.checkpoint import CheckpointError, Checkpoints, chosen_weights, described, read_newest
 from engine.claims import MOST_COUNTED, is_whole
-from engine.compiler import compile_network, step_without_compiler, without_compiler
+from engine.compiler import compile_network, optimizers_without_compiler
 from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
@@ -45,13 +45,13 @@ PREPARED_ON = 5000  # training images, at most, that a network may look at to se
 TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
 
-def instantiate(node: Any, **arguments: Any) -> Any:
+def instantiate(node: Any, *positional: Any, **arguments: Any) -> Any:
     """What Hydra builds from a `_target_`, with plain lists and dicts.
 
     A value that its owner refuses (ValueError) is a CommandError; other errors come as they were raised.
     """
     try:
-        return utils.instantiate(node, **arguments, _convert_="all")
+        return utils.instantiate(node, *positional, **arguments, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError):
             raise CommandError(f"{node['_target_']}: {error.__cause__}") from None
@@ -238,9 +238,9 @@ def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         {"params": weights, "weight_decay": decay},
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
-    without_compiler(*vars(Optimizer).values())
-    built = instantiate(options, params=[group for group in groups if group["params"]])
-    step_without_compiler(built)
+    optimizers_without_compiler()
+    # By position: by name OmegaConf would wrap them, and hold weights and optimizer until the next garbage collection.
+    built = instantiate(options, [group for group in groups if group["params"]])
     for group in built.param_groups:
         group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
     return built

@@ -1,7 +1,7 @@
-"""Torch's compiler where it is asked for, and torch without it: to import it takes a second and a half and 150 MB."""
+"""Torch's compiler where it is asked for, and torch without it: to import it takes about a second and 150 MB."""
 
 import inspect
-from types import MethodType
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,20 +19,23 @@ def compile_network(model: nn.Module) -> None:
 
 
 def without_compiler(*functions: Any) -> None:
-    """Have torch call these functions of its own without the compiler, which it imports only to keep it out of them.
+    """Have torch call functions of its own without the compiler, which it imports only to keep it out of them.
 
-    A function that the compiler shall not look into is marked when it is called first, in a way that
-    `torch._compile` looks for. What else there is among them is left as it is, and where a version of torch goes
-    about it otherwise nothing changes.
+    `torch._compile._disable_dynamo` keeps what it calls in their place in an attribute, and imports the compiler where
+    there is none. What is not such a function is left as it is.
     """
     for function in functions:
-        if marked := getattr(function, "__wrapped__", None):
-            setattr(marked, "__dynamo_disable", marked)
+        if inner := getattr(function, "__wrapped__", None):
+            setattr(inner, "__dynamo_disable", inner)
 
 
-def step_without_compiler(optimizer: Optimizer) -> None:
-    """Have an optimizer of torch's not import the compiler in each step, to tell it where a graph ends.
+@cache
+def optimizers_without_compiler() -> None:
+    """Have torch's own optimizers, all of this process, not import the compiler to tell it where a graph ends.
 
-    Hooks of its steps are no longer called, and its steps not followed by autograd.
+    Their steps are then never followed by autograd, whatever `differentiable` says.
     """
-    optimizer.step = MethodType(torch.no_grad()(inspect.unwrap(type(optimizer).step)), optimizer)
+    without_compiler(Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict)
+    for kind in vars(torch.optim).values():
+        if hasattr(kind, "step") and hasattr(kind.step, "__wrapped__"):
+            kind.step = torch.no_grad()(inspect.unwrap(kind.step))

@@ -29,7 +29,7 @@ def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
 
 def operations_counted() -> FlopCounterMode:
     """A context within which torch counts the operations of each module: two for a multiply-add."""
-    without_compiler(flop_counter._FlopCounterMode.__torch_dispatch__)
+    without_compiler(getattr(vars(flop_counter).get("_FlopCounterMode"), "__torch_dispatch__", None))
     return FlopCounterMode(display=False)
 
 

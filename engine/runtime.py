@@ -19,7 +19,7 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # which would import torch's compiler
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the switch imports torch's compiler
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 

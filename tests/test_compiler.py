@@ -1,7 +1,14 @@
-"""Torch's compiler is not imported where nothing asks for it."""
+"""Torch's compiler is not imported in a usual run, and weights and optimizer do not outlive theirs."""
+
+import gc
+import weakref
 
 import pytest
-from conftest import ROOT, option_names
+import torch
+from conftest import ROOT, composed, option_names
+from test_options import tiny_splits
+
+from engine import build
 
 LOOK = "print('imported' if 'torch._dynamo' in sys.modules else 'not imported')"
 RUN = f"""
@@ -45,3 +52,31 @@ def test_a_run_imports_the_compiler_where_it_needs_it(command, tmp_path, words, 
     ended = command("-c", RUN, "model=lenet5", *tiny, *words, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == ("imported" if imported else "not imported")
+
+
+@pytest.mark.parametrize("option", option_names("optimizer"))
+def test_weights_and_optimizer_go_with_their_last_user(option):
+    """The next run of a sweep wants their memory, long before Python looks for what only refers to itself."""
+    config = composed("model=lenet5", "trainer.batch_size=8", "trainer.device=cpu", f"optimizer={option}")
+    machine, splits = build.possible_machines(config)[0], tiny_splits()
+    gc.collect()
+    gc.disable()
+    try:
+        state, step = build.state(config, splits, machine), build.train_step(config, machine)
+        step(state, torch.randn(4, 3, 32, 32), torch.zeros(4).long())
+        references = [weakref.ref(state.optimizer), weakref.ref(next(state.model.parameters()))]
+        del state
+        assert [reference() for reference in references] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_steps_still_call_their_hooks():
+    parameter, called = torch.nn.Parameter(torch.ones(1)), []
+    build.optimizers_without_compiler()
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    optimizer.register_step_post_hook(lambda *_: called.append(True))
+    parameter.grad = torch.ones(1)
+    optimizer.step()
+    assert called == [True]
+    assert parameter.item() == 0.5

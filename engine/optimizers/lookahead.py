@@ -5,7 +5,6 @@ algorithm 1. SGD's momentum is kept when the weights go back. Between two such m
 fast weights, also in validation; the paper measures the slow ones.
 """
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,7 +38,7 @@ class LookaheadSGD(SGD):
             if group["step"] == 0:
                 for parameter in group["params"]:
                     self.state[parameter]["slow"] = parameter.clone()
-        inspect.unwrap(SGD.step)(self)  # see engine/compiler.py
+        super().step()
         for group in self.param_groups:
             group["step"] += 1
             if group["step"] % group["k"] == 0:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.compiler import step_without_compiler
 from engine.optimizers import load_memory
 
 
@@ -64,7 +63,6 @@ class Muon(Optimizer):
                 self.inner.append(torch.optim.Muon(matrices, **rates, **options, adjust_lr_fn="match_rms_adamw"))
             else:
                 self.inner.append(torch.optim.AdamW(group["params"], **rates, betas=tuple(betas), eps=eps, fused=True))
-            step_without_compiler(self.inner[-1])
 
     def step(self) -> None:
         """One update."""
