@@ -542,6 +542,12 @@ def check_together(config: DictConfig) -> None:
         raise CommandError("init_only=true: it keeps the weights of init_from=, give that as well")
     if "nesterov" in optimizer and "momentum" in optimizer and optimizer.nesterov and not optimizer.momentum:
         raise CommandError("optimizer.nesterov=true: without momentum (optimizer.momentum=0) there is nothing ahead")
+    flip = config.augmentation.get("flip")
+    if flip and flip.alternating and flip.probability != 0.5:
+        raise CommandError(
+            f"augmentation.flip.probability={flip.probability:g}: with augmentation.flip.alternating=true each image "
+            "is mirrored in every other epoch, a probability of 0.5"
+        )
     if "study_name" in config.hydra.sweeper:
         check_study(config, config.hydra.sweeper)
     size = check_data(config)

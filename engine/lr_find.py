@@ -72,7 +72,8 @@ def range_test(
         rate = FIRST * (LAST / FIRST) ** (step / (STEPS - 1))
         set_learning_rate(state.optimizer, rate / lr)
         train_step(state, *next(batches))
-        loss = state.take_totals()[0]
+        totals = state.take_totals()
+        loss = totals.loss if totals.images else math.nan  # of a step that was skipped nothing is counted
         recent = [*losses[-4:], loss]
         mean = sum(recent) / len(recent)
         lowest = min(lowest, mean)

@@ -22,10 +22,11 @@ class ShakeDrop(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x * (1 - self.rate)
-        chance, alpha, beta = torch.rand(3, len(x), 1, 1, 1, dtype=x.dtype, device=x.device)
+        # Drawn in float32: in bf16 they are multiples of 1/256, of which too many lie below a small rate.
+        chance, alpha, beta = torch.rand(3, len(x), 1, 1, 1, device=x.device)
         kept = chance >= self.rate
-        seen = torch.where(kept, 1.0, 2 * alpha - 1)
-        differentiated = torch.where(kept, 1.0, beta) * x
+        seen = torch.where(kept, 1.0, 2 * alpha - 1).to(x.dtype)
+        differentiated = torch.where(kept, 1.0, beta).to(x.dtype) * x
         return differentiated + (seen * x - differentiated).detach()
 
     def extra_repr(self) -> str:

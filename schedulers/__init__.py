@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 def as_epoch(moment: float, end: float) -> float:
     """A moment as an epoch: below 1 it is a share of the run, which has `end` epochs."""
-    return moment if moment >= 1 else moment * end
+    return moment if moment >= 1 else round(moment * end, 9)  # 0.55 of 100 epochs is 55, also in floating point
 
 
 def share(epoch: float, start: float, end: float) -> float:

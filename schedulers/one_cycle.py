@@ -1,7 +1,8 @@
 """One rise to the full learning rate and one long fall far below where it began.
 
 Smith and Topin, "Super-Convergence", 2017, arXiv 1708.07120, sec. 2; with half cosines in place of
-straight lines, as is usual since. The same as torch.optim.lr_scheduler.OneCycleLR.
+straight lines, as is usual since. The same as torch.optim.lr_scheduler.OneCycleLR with
+cycle_momentum=False: the momentum stays as it is.
 """
 
 import math

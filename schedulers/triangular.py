@@ -2,7 +2,7 @@
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv 1506.01186, sec. 3.
 One cycle, with its peak early, is what the fastest CIFAR-10 trainings use. The same as
-torch.optim.lr_scheduler.CyclicLR.
+torch.optim.lr_scheduler.CyclicLR with cycle_momentum=False: the momentum stays as it is.
 """
 
 from dataclasses import dataclass

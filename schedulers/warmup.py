@@ -1,8 +1,9 @@
 """A warm-up that goes in front of any schedule.
 
-Linear from zero: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017,
-arXiv 1706.02677, sec. 2.2 ("gradual warmup"). Constant at a tenth: their "constant warmup" and He et
-al. 2016, arXiv 1603.05027, appendix, for the first 400 steps.
+Linear: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, arXiv
+1706.02677, sec. 2.2 ("gradual warmup"), who begin with the learning rate of a single worker's batch;
+most code since begins at zero. Constant: their "constant warmup", and at a tenth He et al. 2016,
+arXiv 1603.05027, appendix, for the first 400 steps.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ SHAPES: dict[str, Callable[[float, float], float]] = {
 class Warmup:
     """From `first` times the schedule's own value at `epochs` up to that value, then the schedule.
 
-    Raises ValueError for an exponential warm-up from zero, which would never leave it.
+    Raises ValueError for a warm-up that begins at zero and would never leave it.
     """
 
     schedule: Callable[[float], float]
@@ -29,8 +30,8 @@ class Warmup:
     first: float
 
     def __post_init__(self):
-        if self.shape == "exponential" and self.first == 0:
-            raise ValueError("an exponential warm-up cannot begin at 0: set scheduler.warmup_first")
+        if self.shape != "linear" and self.first == 0:
+            raise ValueError("a warm-up of this shape stays at 0 if it begins there: set scheduler.warmup_first")
 
     def __call__(self, epoch: float) -> float:
         if epoch >= self.epochs:

@@ -142,6 +142,12 @@ def test_shake_drop_in_both_directions():
     torch.testing.assert_close(drop.eval()(x).mean(), seen.mean(), rtol=0, atol=0.01)
 
 
+def test_shake_drop_keeps_small_rates_in_bf16():
+    """Drawn in bf16 chances are multiples of 1/256, of which three lie below 0.01."""
+    shaken = ShakeDrop(0.01).train()(torch.ones(1_000_000, 1, 1, 1, dtype=torch.bfloat16)) != 1
+    assert shaken.float().mean().item() == pytest.approx(0.01, abs=0.0005)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet50", "preresnet20", "preresnet164", "wrn16_8", "resnext29"])
 def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two_stages(name):
     config = composed(f"model={name}", "regularization=[drop_block]", hydra=True)

@@ -113,6 +113,11 @@ def test_alternating_mirror_images():
     assert not torch.equal(other_seed[labels.argsort()], images[0])
 
 
+def test_alternating_mirror_images_are_half_of_them():
+    with pytest.raises(ValueError, match=r"probability=0\.4"):
+        RandomFlip(0.4, alternating=True)
+
+
 def test_neighbouring_seeds_and_epochs_share_nothing():
     seeds = {mixed_seed(seed, epoch) for seed in range(30) for epoch in range(30)}
     assert len(seeds) == 900

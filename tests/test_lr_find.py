@@ -108,6 +108,15 @@ def test_a_loss_that_is_no_number_ends_the_test():
     assert all(map(math.isfinite, losses))
 
 
+def test_a_batch_that_was_skipped_ends_the_test(monkeypatch):
+    """With trainer.on_nonfinite=skip nothing is counted of it, which is not a loss of 0."""
+    counted = Landscape.__call__
+    monkeypatch.setattr(Landscape, "__call__", lambda *given: None if len(given[0].rates) == 100 else counted(*given))
+    rates, losses, landscape, _ = find(lambda rate: 2.0)
+    assert len(rates) == len(landscape.rates) == 100
+    assert losses == [2.0] * 100
+
+
 def test_smoothing_keeps_a_straight_line_and_quiets_noise():
     line = [0.1 * step for step in range(100)]
     assert lr_find.smoothed(line)[30:70] == pytest.approx(line[30:70])

@@ -276,6 +276,14 @@ def test_the_draws_have_torchvisions_distribution(
     assert chi_square(*sequences) < 4
 
 
+def test_the_only_chain_of_aug_mix_may_draw_a_weight_of_nothing():
+    operation = AugMix(severity=3, chains=1, depth=1)
+    numbers = torch.full((1, operation.draws), 0.4)
+    numbers[0, 1] = 0
+    shares, _, _ = operation.drawn(numbers, 32, 32)
+    torch.testing.assert_close(shares, torch.tensor([[0.4], [0.6]]))
+
+
 def test_the_shares_of_aug_mix_have_their_distribution():
     """The original's is uniform, those of three chains are Dirichlet(1, 1, 1): a share exceeds x with (1 - x)^2."""
     operation = AugMix(severity=3, chains=3, depth=3)

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from conftest import composed, option_names
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedulers
 
 from engine.check import CommandError, make_schedule
-from schedulers import fed_part
+from schedulers import as_epoch, fed_part
 from schedulers.cosine import Cosine
 from schedulers.cosine_restarts import CosineRestarts
 from schedulers.exponential import Exponential
@@ -113,6 +113,13 @@ def test_multistep_at_its_milestones():
 
 def test_a_milestone_below_one_is_a_share_of_the_run():
     assert Multistep(start=0, end=164, milestones=[0.5, 0.75], gamma=0.1).epochs == [82, 123]
+
+
+@given(hundredths=st.integers(1, 99), hundreds=st.integers(1, 10))
+@example(hundredths=55, hundreds=1)
+def test_a_share_that_makes_whole_epochs_makes_them_exactly(hundredths, hundreds):
+    """In floating point 0.55 * 100 is a little more than 55."""
+    assert as_epoch(hundredths / 100, 100 * hundreds) == hundredths * hundreds
 
 
 @pytest.mark.parametrize("milestones", [[10, 10], [15, 10], [0.9, 5]])

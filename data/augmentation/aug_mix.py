@@ -75,7 +75,7 @@ class AugMix(Operation):
         chains, depth = self.chains, self.depth
         original, weight, length, *numbers = uniform.T.split([1, chains, chains] + 3 * [chains * depth])
         # Beta(1, 1) is uniform; normalised exponential numbers have the distribution Dirichlet(1, ..., 1).
-        weight = -torch.log1p(-weight)
+        weight = (-torch.log1p(-weight)).clamp(min=torch.finfo(weight.dtype).tiny)  # a single chain may draw 0: 0 / 0
         shares = torch.cat([original, (1 - original) * weight / weight.sum(0)])
 
         which, level, direction = (part.unflatten(0, (chains, depth)) for part in numbers)

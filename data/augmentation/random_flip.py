@@ -15,14 +15,18 @@ from data.augmentation import Operation
 class RandomFlip(Operation):
     """Mirror an image with the given probability.
 
-    Where it is `alternating`, an image that was mirrored in one epoch is not in the next, and with a probability of
-    one half the other way about, so that any two epochs show both sides of every image.
+    Where it is `alternating`, an image that was mirrored in one epoch is not in the next, and the other way about,
+    so that any two epochs show both sides of every image. Raises ValueError for any probability but one half with that.
     """
 
     probability: float
     alternating: bool = False
     place = "flip"
     draws = 1
+
+    def __post_init__(self) -> None:
+        if self.alternating and self.probability != 0.5:
+            raise ValueError(f"probability={self.probability:g}: with alternating=true it is 0.5")
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
         """All bits 1 for an image that is mirrored, else 0: uint8 [B, 1, 1, 1]."""
