@@ -33,6 +33,7 @@ from engine.rank import has_begun_again, is_one_of_several, leads, note_over, ov
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
 from engine.settings import FREE
+from engine.signals import Ending
 from engine.sweep import Table, job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -163,15 +164,17 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, Ctrl-C ends the program in one line where no run heeds it, as between the jobs of a sweep."""
+    """Within, Ctrl-C and its like end the program in one line where no run heeds them, as between a sweep's jobs."""
     try:
-        yield
-    except KeyboardInterrupt:
+        with Ending():
+            yield
+    except KeyboardInterrupt as interruption:
         if Table.directory is None:
             print(f"{program_name()}: stopped", file=sys.stderr)
         else:
             print(f"stopped; the same command with {which_sweep(Table.directory)} goes on", flush=True)
-        raise SystemExit(128 + signal.SIGINT) from None
+        (number,) = interruption.args or (signal.SIGINT,)
+        raise SystemExit(128 + number) from None
 
 
 # Flags

@@ -7,14 +7,16 @@ preemption send, submitit does nothing; the run ends with a checkpoint.
 """
 
 import signal
+import time
 from types import FrameType
 
 # Ctrl-C, what kill and cluster managers send, and what SLURM sends before a job's time is up (not on Windows).
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+SAME = 0.5  # seconds within which two signals are one request, that of a group of processes which also is handed on
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop. No Exception, which a library that is being imported would take for its own."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -24,15 +26,17 @@ class Interrupted(Exception):
     def pass_on(self) -> None:
         """Give the signal to whoever heeded it before the run did, as submitit, which may have the job begin again."""
         handler = signal.getsignal(self.number)
-        if callable(handler) and handler is not signal.default_int_handler:
+        is_own = handler is signal.default_int_handler or isinstance(getattr(handler, "__self__", None), Signals)
+        if callable(handler) and not is_own:
             handler(self.number, None)
 
 
 class Signals:
-    """Within this context a signal raises Interrupted at once."""
+    """Within this context a signal raises Interrupted at once; one that was ignored, as in the background, stays so."""
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._heed) for number in STOPPING}
+        heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._heed) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,6 +47,13 @@ class Signals:
         raise Interrupted(number)
 
 
+class Ending(Signals):
+    """Within this context a signal ends the program as Ctrl-C does where no run heeds it: KeyboardInterrupt(number)."""
+
+    def _heed(self, number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+
 class StopRequest(Signals):
     """Within this context a signal leaves a note, which training looks at after every step; a second one raises."""
 
@@ -50,9 +61,10 @@ class StopRequest(Signals):
         self.signal: int | None = None
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal, self.since = number, time.monotonic()
+        elif time.monotonic() - self.since > SAME:
             super()._heed(number, frame)
-        self.signal = number
 
 
 def heed(number: int | None) -> None:

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from engine import slots, slurm
+from engine import beside, slots, slurm
 from engine.check import did_you_mean
 from engine.console import Console, say
 from engine.errors import Pruned
@@ -80,9 +80,9 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
     One of several beside each other has a GPU to itself, and a label on its lines. Raises Interrupted.
     """
     choices = HydraConfig.get().runtime.choices
-    beside = choices["hydra/launcher"] in BESIDE
-    Console.label = f"{label(run.path.name)} | " if beside else ""
-    gpus = slots.gpus() if beside and config.trainer.device in ("auto", "cuda") else []
+    is_beside = choices["hydra/launcher"] in BESIDE
+    Console.label = f"{label(run.path.name)} | " if is_beside else ""
+    gpus = slots.gpus() if is_beside and config.trainer.device in ("auto", "cuda") else []
     try:
         with Signals(), run.in_use():
             named = f"{which_of_them()}{run}"
@@ -102,8 +102,6 @@ def job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                 except Pruned as pruned:
                     say(f"{run}: {pruned}")
                 except Exception as error:
-                    if isinstance(error, Interrupted):
-                        raise
                     failed(run, error, stop=config.sweep_on_error == "stop")
     except InUse:
         say(f"{run}: another process is at it")
@@ -153,8 +151,11 @@ class Table(Callback):
         self.begun, self.lost = time.time(), []
         Table.directory, Table.jobs = Path(config.hydra.sweep.dir), count_jobs(config)
         (Table.directory / STOPPED).unlink(missing_ok=True)
-        if config.hydra.runtime.choices["hydra/launcher"].startswith("submitit_"):
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
+        if launcher.startswith("submitit_"):
             slurm.attend(self.lost)
+        elif launcher == "joblib":
+            beside.attend()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table; exit with status 1 if a job has failed since the sweep began, or was lost."""

@@ -208,7 +208,7 @@ TOGETHER = {
     "init_from=.": "init_from=.: there are no weights (checkpoints/last.pt does not exist)",
     "init_from=": "init_from=: must be some text or null",
     "init_only=true": "init_only=true: it keeps the weights of init_from=, give that as well",
-    "augmentation.flip.alternating=true augmentation.flip.probability=0": "flip.probability=0: augmentation.flip.alt",
+    "augmentation.flip.alternating=true augmentation.flip.probability=0": "flip.probability=0: with augmentation",
     "optimizer.momentum=0": "optimizer.nesterov=true: without momentum (optimizer.momentum=0)",
     "optimizer=sgd_lookahead optimizer.momentum=0.0": "optimizer.nesterov=true: without momentum",
     "optimizer=momentum optimizer.momentum=0 optimizer.nesterov=true": "optimizer.nesterov=true: without momentum",

@@ -117,7 +117,8 @@ def test_a_job_whose_time_is_up_begins_again_and_goes_on(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="submitit begins jobs here on Linux")
-def test_ctrl_c_ends_the_jobs_on_this_machine_with_their_checkpoints(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_jobs_on_this_machine_with_their_checkpoints(tmp_path, number):
     """As a terminal sends it, to all processes of the command; nobody answers with a traceback."""
     words = ("trainer.max_epochs=5000", "seed=0,1", "sweep=s", "sweep_estimate=false", "hydra/launcher=submitit_local")
     process = begin(tmp_path, *words, start_new_session=True)
@@ -125,9 +126,9 @@ def test_ctrl_c_ends_the_jobs_on_this_machine_with_their_checkpoints(tmp_path):
     while len(list(place.glob("*/checkpoints/last.pt"))) < 2:
         assert time.monotonic() < until
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, error = process.communicate(timeout=120)
-    assert (process.returncode, error) == (130, "")
+    assert (process.returncode, error) == (128 + number, "")
     assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
     results = [json.loads(file.read_text())["status"] for file in place.glob("*/result.json")]
     assert results == ["interrupted"] * 2

@@ -336,22 +336,26 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
     assert len(found) == 2
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a group of processes")
-def test_ctrl_c_among_jobs_beside_each_other_is_no_traceback(tmp_path):
-    """As a terminal sends it, to the jobs and to the process that waits for them."""
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", ["killpg", "kill"])
+def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, send, number):
+    """Sent to all processes, as by a terminal, or to the one that waits for the others; no third job begins."""
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep_estimate=false")
-    command = sweep_command(tmp_path, "seed=0,1", "trainer.max_epochs=5000", "sweep=s", *launcher)
+    command = sweep_command(tmp_path, "seed=0,1,2", "trainer.max_epochs=5000", "sweep=s", *launcher)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes) as process:
         until = time.monotonic() + 120
-        while not list(tmp_path.glob("multirun/s/*/checkpoints/last.pt")):
+        while len(list(tmp_path.glob("multirun/s/*/checkpoints/last.pt"))) < 2:
             assert time.monotonic() < until
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
+        getattr(os, send)(process.pid, number)
         out, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in error
     assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+    results = [json.loads(file.read_text())["status"] for file in tmp_path.glob("multirun/s/*/result.json")]
+    assert results == ["interrupted"] * 2
 
 
 def test_ctrl_c_where_no_run_heeds_it_says_how_to_go_on(monkeypatch, capsys):

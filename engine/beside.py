@@ -1,0 +1,87 @@
+"""Jobs of a sweep beside each other in joblib's worker processes, hydra/launcher=joblib. No torch here.
+
+When joblib is interrupted it kills its workers, in the middle of an epoch; when it is killed, they work on and nobody
+waits for them. So here the process that waits heeds the signals: it asks each worker to end its job with a checkpoint,
+and waits until all have. The workers leave a terminal's Ctrl-C, which reaches them as well, to it.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from engine.signals import Ending
+
+ENDED = 128 + signal.SIGTERM  # the status of a job that was asked to stop
+
+
+class Worker:
+    """What a worker knows: whether it is at a job, and whether it was asked to stop."""
+
+    busy = False
+    asked = False
+
+    @classmethod
+    def heed(cls, *_: object) -> None:
+        """End the job, which has written its checkpoint by now or not begun to train, and begin no other."""
+        cls.asked = True
+        if cls.busy:
+            raise SystemExit(ENDED)
+
+
+class HandOn(Ending):
+    """Within, a signal is noted and handed on to the workers as SIGTERM; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            super()._heed(number, frame)
+        self.signal = number
+        print("\nthe jobs write their checkpoints and end", flush=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+
+
+def attend() -> None:
+    """Let joblib's launcher, when it is asked to stop, end its jobs with checkpoints and raise KeyboardInterrupt."""
+    from hydra_plugins.hydra_joblib_launcher import _core
+    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+
+    launch = JoblibLauncher.launch
+
+    def attended_launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
+        with HandOn() as asked:
+            try:
+                returned = launch(launcher, job_overrides, initial_job_idx)
+            except Exception:  # of joblib, where a worker has ended before it was at its first job
+                if asked.signal is None:
+                    raise
+        if asked.signal is not None:
+            raise KeyboardInterrupt(asked.signal)
+        return returned
+
+    JoblibLauncher.launch, _core.execute_job = attended_launch, execute
+
+
+def execute(*arguments: Any) -> JobReturn:
+    """In a worker: one job, as the launcher has it, or nothing if the worker was asked to stop."""
+    from hydra_plugins.hydra_joblib_launcher._core import execute_job
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, Worker.heed)
+    try:
+        Worker.busy = True
+        if not Worker.asked:
+            return execute_job(*arguments)
+    except SystemExit as end:
+        if end.code != ENDED:
+            raise
+        Worker.asked = True
+    finally:
+        Worker.busy = False
+    return JobReturn()
