@@ -2,7 +2,7 @@
 
 When joblib is interrupted it kills its workers, in the middle of an epoch; when it is killed, they work on and nobody
 waits for them. So here the process that waits heeds the signals: it asks each worker to end its job with a checkpoint,
-and waits until all have. The workers leave a terminal's Ctrl-C, which reaches them as well, to it.
+and waits until all have. What a terminal sends to all processes alike the workers leave to it.
 """
 
 import multiprocessing
@@ -13,7 +13,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from engine.signals import Ending
+from engine.console import tell
+from engine.signals import STOPPING, Ending
 
 ENDED = 128 + signal.SIGTERM  # the status of a job that was asked to stop
 
@@ -42,7 +43,7 @@ class HandOn(Ending):
         if self.signal is not None:
             super()._heed(number, frame)
         self.signal = number
-        print("\nthe jobs write their checkpoints and end", flush=True)
+        tell("\nthe jobs write their checkpoints and end")
         for worker in multiprocessing.active_children():
             worker.terminate()
 
@@ -72,8 +73,8 @@ def execute(*arguments: Any) -> JobReturn:
     """In a worker: one job, as the launcher has it, or nothing if the worker was asked to stop."""
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, Worker.heed)
+    for number in STOPPING:
+        signal.signal(number, Worker.heed if number == signal.SIGTERM else signal.SIG_IGN)
     try:
         Worker.busy = True
         if not Worker.asked:

@@ -27,13 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import slurm
 from engine.check import CONF, CommandError, check, own_groups
-from engine.console import one_line, say
+from engine.console import one_line, say, tell
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
 from engine.settings import FREE
-from engine.signals import Ending
+from engine.signals import Ending, status_of
 from engine.sweep import Table, job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -172,9 +172,8 @@ def stoppable() -> Iterator[None]:
         if Table.directory is None:
             print(f"{program_name()}: stopped", file=sys.stderr)
         else:
-            print(f"stopped; the same command with {which_sweep(Table.directory)} goes on", flush=True)
-        (number,) = interruption.args or (signal.SIGINT,)
-        raise SystemExit(128 + number) from None
+            tell(f"stopped; the same command with {which_sweep(Table.directory)} goes on")
+        raise SystemExit(status_of(interruption)) from None
 
 
 # Flags

@@ -4,10 +4,17 @@ import logging
 import os
 import sys
 import textwrap
+from contextlib import suppress
 
 from engine.rank import leads
 
 say = logging.getLogger("cifar").info
+
+
+def tell(text: str) -> None:
+    """Print a line from where no logging is set up; if the terminal was closed, nothing."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def one_line(text: str) -> str:

@@ -10,8 +10,10 @@ import signal
 import time
 from types import FrameType
 
-# Ctrl-C, what kill and cluster managers send, and what SLURM sends before a job's time is up (not on Windows).
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+# Ctrl-C; what kill and cluster managers send; what SLURM sends before a job's time is up; what a closed terminal sends.
+# Windows has the first two.
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 SAME = 0.5  # seconds within which two signals are one request, that of a group of processes which also is handed on
 
 
@@ -32,7 +34,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Within this context a signal raises Interrupted at once; one that was ignored, as in the background, stays so."""
+    """Within this context a signal raises Interrupted at once; one that was ignored, as by nohup, stays so."""
 
     def __enter__(self) -> "Signals":
         heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
@@ -65,6 +67,12 @@ class StopRequest(Signals):
             self.signal, self.since = number, time.monotonic()
         elif time.monotonic() - self.since > SAME:
             super()._heed(number, frame)
+
+
+def status_of(interruption: KeyboardInterrupt) -> int:
+    """What a program exits with that a signal has ended."""
+    (number,) = interruption.args or (signal.SIGINT,)
+    return 128 + number
 
 
 def heed(number: int | None) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from engine.console import tell
+from engine.signals import status_of
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUTS = 1000  # how often a job may use its time up: each time it goes on from its checkpoint
 
@@ -33,7 +36,7 @@ class LocalJobs:
 
     def stop(self) -> None:
         """End the jobs, each with a checkpoint, and wait until they have ended."""
-        print("\nthe jobs write their checkpoints and end", flush=True)
+        tell("\nthe jobs write their checkpoints and end")
         for process in self.begun:
             process.terminate()
         for process in self.begun:
@@ -67,12 +70,12 @@ def attend(lost: list[str]) -> None:
         except (FailedJobError, ValueError) as error:  # sbatch refuses, or submitit does
             print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             if here.begun:
                 here.stop()
                 raise  # to which the program says how to go on (engine.command.stoppable)
-            print(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}", flush=True)
-            raise SystemExit(130) from None
+            tell(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}")
+            raise SystemExit(status_of(interruption)) from None
 
     def attended_results(job: Any) -> list[JobReturn]:
         try:

@@ -4,7 +4,10 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -374,3 +377,24 @@ def test_auto_as_a_real_command_goes_on_and_then_begins_anew(command, tmp_path):
     again = command("train.py", *words, "resume=auto")
     assert "a new one begins" in again.stdout
     assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a terminal as Linux has it")
+def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path):
+    """Nobody reads any more what it says, the progress bar included."""
+    terminal, end = os.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, str(ROOT / "train.py"), *SMALL]
+    command += ["trainer.max_epochs=5000", "hydra.run.dir=run"]
+    run = RunDirectory(tmp_path / "run")
+    with subprocess.Popen(command, cwd=tmp_path, stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
+        os.set_blocking(terminal, False)
+        until = time.monotonic() + 120
+        while not run.last.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+            with suppress(BlockingIOError):
+                os.read(terminal, 2**16)
+        os.close(terminal)
+        assert process.wait(60) == 128 + signal.SIGHUP
+    assert run.status == "interrupted"

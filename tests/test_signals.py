@@ -67,7 +67,7 @@ def job(monkeypatch):
     """A worker's jobs: what is called in place of each, and how many there were."""
     core = pytest.importorskip("hydra_plugins.hydra_joblib_launcher._core")
     monkeypatch.setattr(Worker, "asked", False)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in signals.STOPPING}
     done = []
 
     def do(work):

