@@ -20,4 +20,4 @@ class Step:
 
     def __call__(self, epoch: float) -> float:
         period = as_epoch(self.every, self.end)
-        return self.gamma ** int(epoch / period + 1e-9)  # 0.3 of 10 epochs is 3 epochs, also in floating point
+        return self.gamma ** int(epoch / period + 1e-9)  # 0.3 epochs are 3 times 0.1, also in floating point
