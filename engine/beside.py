@@ -14,9 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from engine.console import tell
-from engine.signals import STOPPING, Ending
-
-ENDED = 128 + signal.SIGTERM  # the status of a job that was asked to stop
+from engine.signals import STOPPING, Interrupted, StopRequest, heed
 
 
 class Worker:
@@ -30,26 +28,23 @@ class Worker:
         """End the job, which has written its checkpoint by now or not begun to train, and begin no other."""
         cls.asked = True
         if cls.busy:
-            raise SystemExit(ENDED)
+            raise SystemExit(Interrupted(signal.SIGTERM).exit_status)
 
 
-class HandOn(Ending):
-    """Within, a signal is noted and handed on to the workers as SIGTERM; a second one raises KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
+class HandOn(StopRequest):
+    """Within, a signal is noted and handed on to the workers as SIGTERM; a second one raises Interrupted."""
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            super()._heed(number, frame)
-        self.signal = number
-        tell("\nthe jobs write their checkpoints and end")
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        is_first = self.signal is None
+        super()._heed(number, frame)
+        if is_first:
+            tell("\nthe jobs write their checkpoints and end")
+            for worker in multiprocessing.active_children():
+                worker.terminate()
 
 
 def attend() -> None:
-    """Let joblib's launcher, when it is asked to stop, end its jobs with checkpoints and raise KeyboardInterrupt."""
+    """Let joblib's launcher, when it is asked to stop, end its jobs with checkpoints and raise Interrupted."""
     from hydra_plugins.hydra_joblib_launcher import _core
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
@@ -62,8 +57,7 @@ def attend() -> None:
             except Exception:  # of joblib, where a worker has ended before it was at its first job
                 if asked.signal is None:
                     raise
-        if asked.signal is not None:
-            raise KeyboardInterrupt(asked.signal)
+        heed(asked.signal)
         return returned
 
     JoblibLauncher.launch, _core.execute_job = attended_launch, execute
@@ -79,10 +73,9 @@ def execute(*arguments: Any) -> JobReturn:
         Worker.busy = True
         if not Worker.asked:
             return execute_job(*arguments)
-    except SystemExit as end:
-        if end.code != ENDED:
+    except SystemExit:
+        if not Worker.asked:
             raise
-        Worker.asked = True
     finally:
         Worker.busy = False
     return JobReturn()

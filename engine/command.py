@@ -33,7 +33,7 @@ from engine.rank import has_begun_again, is_one_of_several, leads, note_over, ov
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
 from engine.settings import FREE
-from engine.signals import Ending, status_of
+from engine.signals import Interrupted, Signals
 from engine.sweep import Table, job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
@@ -166,14 +166,14 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
 def stoppable() -> Iterator[None]:
     """Within, Ctrl-C and its like end the program in one line where no run heeds them, as between a sweep's jobs."""
     try:
-        with Ending():
+        with Signals():
             yield
-    except KeyboardInterrupt as interruption:
+    except Interrupted as interruption:
         if Table.directory is None:
             print(f"{program_name()}: stopped", file=sys.stderr)
         else:
             tell(f"stopped; the same command with {which_sweep(Table.directory)} goes on")
-        raise SystemExit(status_of(interruption)) from None
+        raise SystemExit(interruption.exit_status) from None
 
 
 # Flags

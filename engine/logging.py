@@ -18,7 +18,6 @@ from engine.errors import Pruned
 from engine.events import EventFile
 from engine.rank import leads
 from engine.rundir import RunDirectory, write_json, write_text
-from engine.signals import Interrupted
 from engine.state import TrainState, suffix
 
 REFRESH_SECONDS = 0.5
@@ -61,7 +60,7 @@ class RunLog:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        if isinstance(error, KeyboardInterrupt):
             self.write_result("interrupted")
         elif isinstance(error, Pruned):
             self.write_result("pruned")

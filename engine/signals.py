@@ -17,8 +17,8 @@ STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 SAME = 0.5  # seconds within which two signals are one request, that of a group of processes which also is handed on
 
 
-class Interrupted(BaseException):
-    """A signal asked the run to stop. No Exception, which a library that is being imported would take for its own."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run or the program to stop. No Exception, which a library might take for one of its own."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -49,13 +49,6 @@ class Signals:
         raise Interrupted(number)
 
 
-class Ending(Signals):
-    """Within this context a signal ends the program as Ctrl-C does where no run heeds it: KeyboardInterrupt(number)."""
-
-    def _heed(self, number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-
 class StopRequest(Signals):
     """Within this context a signal leaves a note, which training looks at after every step; a second one raises."""
 
@@ -67,12 +60,6 @@ class StopRequest(Signals):
             self.signal, self.since = number, time.monotonic()
         elif time.monotonic() - self.since > SAME:
             super()._heed(number, frame)
-
-
-def status_of(interruption: KeyboardInterrupt) -> int:
-    """What a program exits with that a signal has ended."""
-    (number,) = interruption.args or (signal.SIGINT,)
-    return 128 + number
 
 
 def heed(number: int | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from engine.console import tell
-from engine.signals import status_of
+from engine.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUTS = 1000  # how often a job may use its time up: each time it goes on from its checkpoint
@@ -70,12 +70,12 @@ def attend(lost: list[str]) -> None:
         except (FailedJobError, ValueError) as error:  # sbatch refuses, or submitit does
             print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
-        except KeyboardInterrupt as interruption:
+        except Interrupted as interruption:
             if here.begun:
                 here.stop()
                 raise  # to which the program says how to go on (engine.command.stoppable)
             tell(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}")
-            raise SystemExit(status_of(interruption)) from None
+            raise SystemExit(interruption.exit_status) from None
 
     def attended_results(job: Any) -> list[JobReturn]:
         try:

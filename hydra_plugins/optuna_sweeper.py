@@ -24,7 +24,6 @@ from engine.errors import RunError
 from engine.overrides import MISTAKES, key_of, parse
 from engine.rundir import RunDirectory
 from engine.settings import FREE
-from engine.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     import optuna
@@ -52,20 +51,16 @@ class StudySweeper(Sweeper):
         try:
             if not searched:
                 raise CommandError("hydra/sweeper=optuna: no setting to search, 'optimizer.lr=interval(0.01,0.5)'")
-            with Signals():
-                self.search = study.begin(
-                    space={override.get_key_element(): distribution(override) for override in searched},
-                    fixed=[word for word in self.fixed if key_of(word) not in FREE],
-                    directory=directory,
-                    **self.options,
-                )
-                OmegaConf.save(self.config, directory / "multirun.yaml")
-                self.do_all(directory)
+            self.search = study.begin(
+                space={override.get_key_element(): distribution(override) for override in searched},
+                fixed=[word for word in self.fixed if key_of(word) not in FREE],
+                directory=directory,
+                **self.options,
+            )
+            OmegaConf.save(self.config, directory / "multirun.yaml")
+            self.do_all(directory)
         except RunError as error:
             leave(error)
-        except Interrupted as interruption:
-            print(f"stopped; the same command with {sweep.which_sweep(directory)} goes on", flush=True)
-            raise SystemExit(interruption.exit_status) from None
 
     def do_all(self, directory: Path) -> None:
         """Do trials until there are enough; where the database is lost, there is a table of those that were done."""

@@ -3,6 +3,7 @@
 import re
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -489,7 +490,7 @@ def test_a_pattern_means_the_checkpoints_that_it_matches(monkeypatch, tmp_path):
 def test_control_c_is_answered_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate.py"])
     with pytest.raises(SystemExit) as exit_, command_module.stoppable():
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
     assert exit_.value.code == 130
     assert capsys.readouterr().err == "evaluate.py: stopped\n"
 

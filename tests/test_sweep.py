@@ -366,7 +366,7 @@ def test_ctrl_c_where_no_run_heeds_it_says_how_to_go_on(monkeypatch, capsys):
     for directory, said in ((None, ""), (Path("multirun/s"), "stopped; the same command with sweep=s goes on\n")):
         monkeypatch.setattr(sweep.Table, "directory", directory)
         with pytest.raises(SystemExit) as ended, stoppable():
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         assert (ended.value.code, capsys.readouterr().out) == (130, said)
 
 
