@@ -49,6 +49,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # share the cores, i
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Begin with the same random numbers, whichever tests came before."""
+    torch.manual_seed(0)
+
+
 def composed(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
     """The configuration that these overrides make."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

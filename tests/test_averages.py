@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from conftest import SMALL, composed, rebuilt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from engine import build
 from engine.averages.ema import EMA
 from engine.averages.swa import SWA
+from engine.evaluate import evaluate
 from engine.machine import choose_precision
 from engine.state import result_weights
 
@@ -91,6 +94,18 @@ def test_swa_measures_its_own_statistics():
     assert torch.equal(norm.running_mean, before)
 
 
+def test_swa_of_a_run_has_statistics_of_its_own(train):
+    """Measured on the three batches of the last epoch, not those that the network has gathered."""
+    run = train("model=resnet20", "model.depths=[1,1,1]", "regularization=[swa]", "regularization.swa.start=1")
+    state = run.checkpoint()["state"]
+    own, average = state["model"], state["averages"]["swa"]["model"]
+    means = [name for name in own if name.endswith("running_mean")]
+    assert len(means) == 7
+    for name in means:
+        assert not torch.equal(own[name], average[name])
+        assert average[name.replace("running_mean", "num_batches_tracked")] == 3
+
+
 def test_swa_must_begin_within_the_run():
     with pytest.raises(ValueError, match="start=5 lies behind the last epoch, 4"):
         SWA(network(), max_epochs=4, start=5)
@@ -136,7 +151,10 @@ def test_without_validation_the_average_is_the_result(train):
     run = train("regularization=[ema]", "dataset.val_size=0", *LONG[:3])
     assert run.result["chosen_weights"] == "ema"
     assert run.result["test_accuracy"] == run.result["test_accuracy_last_ema"]
-    assert run.result["test_loss"] != pytest.approx(0)
+    found, images = rebuilt(run.checkpoint())
+    assert found.weights == "ema"
+    figures = evaluate(found.model, images.test, precision=found.precision)
+    assert run.result["test_loss"] == pytest.approx(figures.loss, rel=1e-6)
 
 
 def test_evaluate_finds_the_weights_that_count(train, command):
@@ -162,4 +180,12 @@ def test_the_accuracy_on_mixed_images_has_a_name_of_its_own(train):
     run = train("regularization=[mixup]", "trainer.clean_train_accuracy=true", "trainer.max_epochs=1")
     (record,) = run.metrics
     assert "train_accuracy" not in record
-    assert {"train_accuracy_mixed", "clean_train_accuracy", "clean_train_loss"} <= record.keys()
+    assert "train_accuracy_mixed" in record
+    checkpoint = run.checkpoint()
+    found, config = build.trained(checkpoint, weights=None, device="cpu"), composed(*SMALL)
+    (machine,), splits = build.possible_machines(config), build.splits(config, keep=False)
+    clean = build.loaders(composed(*SMALL, "trainer.clean_train_accuracy=true"), splits, machine).after_epoch
+    assert torch.equal(clean["clean_train"].images.images, splits.train.images), "as they are, and not augmented"
+    figures = evaluate(found.model, clean["clean_train"], precision=found.precision)
+    assert record["clean_train_accuracy"] == figures.accuracy
+    assert record["clean_train_loss"] == pytest.approx(figures.loss, rel=1e-6)

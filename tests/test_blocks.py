@@ -34,11 +34,6 @@ def place(stride: int = 1, *, is_first: bool = False) -> Place:
     return Place(stage=0, is_first=is_first, stride=stride, size=8)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def random_statistics(module: nn.Module) -> nn.Module:
     """The module in evaluation mode and float64, with statistics, scales and shifts that matter."""
     for part in module.modules():

@@ -24,7 +24,7 @@ from data.loader import TrainLoader, share
 from data.mixing.cutmix import CutMix
 from data.mixing.mixup import Mixup
 from engine.errors import RunError
-from engine.launch import first_host, meeting_place
+from engine.launch import answers, first_host, meeting_place
 
 PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch once for all of them
 PROCESSES.set_forkserver_preload(["torch", "hydra", "hypothesis", "pytest", "train", "engine.fit", "engine.report"])
@@ -187,6 +187,14 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, before, after, tmp
 
 
 @pytest.mark.slow
+def test_batch_norm_of_each_process_by_itself(runs, tmp_path):
+    run = tmp_path / "run"
+    assert Group(2, "trainer.sync_batch_norm=false", directory=run).end() == [0, 0]
+    found, wanted = (weights(one)["model"]["stem.1.running_mean"] for one in (run, runs[1]))
+    assert (found - wanted).abs().max() > 1e-3
+
+
+@pytest.mark.slow
 def test_on_a_signal_to_any_of_them_all_stop_at_one_step_and_go_on_bitwise(tmp_path):
     """With three processes: only from three on does the order of sums depend on where in a message they stand."""
     words = (MASKED, "trainer.max_epochs=4", "trainer.checkpoint_every_steps=1")
@@ -291,7 +299,8 @@ def test_a_machine_that_dies_and_comes_back_goes_on_with_the_others(begin, tmp_p
     """Two agents of torchrun, as two machines have them, of which one is killed with its process, and begins anew."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        where = f"--rdzv-endpoint=localhost:{free.getsockname()[1]}"
+        meeting = f"localhost:{free.getsockname()[1]}"
+    where = f"--rdzv-endpoint={meeting}"
     several = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=run", where)
     words = (MASKED, "trainer.max_epochs=4", "trainer.checkpoint_every_steps=1")
     undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
@@ -302,7 +311,7 @@ def test_a_machine_that_dies_and_comes_back_goes_on_with_the_others(begin, tmp_p
         return begin(*words, "resume=auto", directory=killed, by=by, **environment)
 
     stays = machine()
-    time.sleep(1)  # so that it is the one where they meet
+    wait_for(lambda: answers(meeting, 0), lambda: stays.poll() is None)  # so that it is the one where they meet
     goes = machine()
     wait_for((killed / "checkpoints" / "previous.pt").exists, lambda: stays.poll() is None)
     child = int(Path(f"/proc/{goes.pid}/task/{goes.pid}/children").read_text().split()[0])

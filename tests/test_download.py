@@ -286,10 +286,12 @@ def test_a_mirror_that_never_answers_is_passed_over(server, silence, tmp_path):
     assert time.monotonic() - begun < 5
 
 
-def test_a_mirror_behind_the_one_that_serves_is_not_waited_for(server, silence, tmp_path):
+def test_a_mirror_behind_the_one_that_serves_is_not_waited_for(server, silence, monkeypatch, tmp_path):
+    for seconds in ("CONNECT_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(download, seconds, 60)
     begun = time.monotonic()
     assert fetched(tmp_path, f"{server.url}/good", f"http://127.0.0.1:{silence}/x") == CONTENT
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("silence", [(socket.AF_INET6, "::1")], indirect=True)

@@ -16,9 +16,11 @@ import torch
 from conftest import ROOT, SMALL, composed, option_names, rebuilt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.loader import EvalLoader
 from data.shapes import shapes
 from engine import build
 from engine.evaluate import evaluate
+from engine.rundir import RunDirectory
 
 
 def only(paths) -> Path:
@@ -98,6 +100,18 @@ def test_train_then_evaluate(command, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
 
 
+def test_the_epoch_is_chosen_on_held_out_images_and_the_test_images_are_read_at_the_end(train, monkeypatch):
+    """10 images are held out; the loss on them is plain cross-entropy, whatever is trained with."""
+    read, plain = [], EvalLoader.__iter__
+    monkeypatch.setattr(EvalLoader, "__iter__", lambda self: read.append(len(self.images)) or plain(self))
+    run = train("trainer.max_epochs=2", "regularization=[label_smoothing]")
+    assert read[:2] == [10, 10]
+    assert read[2:] in ([100], [100, 100]), "of the last epoch, and of the best where it is another"
+    found, images = rebuilt(run.checkpoint())
+    figures = evaluate(found.model, images.val, precision=found.precision)
+    assert figures.loss == pytest.approx(run.metrics[-1]["val_loss"], rel=1e-6)
+
+
 def test_without_validation_images_the_last_epoch_is_the_result(train):
     run = train("dataset.val_size=0")
     assert not run.directory.best.exists()
@@ -105,6 +119,12 @@ def test_without_validation_images_the_last_epoch_is_the_result(train):
     assert run.result["test_accuracy_best"] is None
     assert run.result["chosen_epoch"] == 2
     assert "val_loss" not in run.metrics[0]
+
+
+def test_how_often_a_checkpoint_is_written_reaches_the_run(tmp_path):
+    config = composed(*SMALL, "trainer.checkpoint_minutes=7", "trainer.checkpoint_every_steps=5")
+    parts = build.parts(config, RunDirectory(tmp_path), keep_data=True)
+    assert (parts.checkpoints.minutes, parts.checkpoints.steps) == (7, 5)
 
 
 def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
@@ -288,8 +308,7 @@ def test_a_reader_who_leaves_stops_nothing(tmp_path, asked_to_stop, epochs, ends
     """As in `python train.py | head -1`."""
     words = [sys.executable, str(ROOT / "train.py"), *SMALL, f"trainer.max_epochs={epochs}", "hydra.run.dir=run"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while b"epoch 1/" not in process.stdout.readline():
-            pass
+        assert any(b"epoch 1/" in line for line in process.stdout)
         process.stdout.close()
         if asked_to_stop:
             process.terminate()

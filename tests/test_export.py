@@ -1,6 +1,7 @@
 """Networks as files for other programs, read by these."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,19 @@ from engine import check
 from engine.examine.export import FILES, FORMATS, NotExported, WithNormalization, captured, write
 from engine.schema import read_keys
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+with_onnx = pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason=f"wants {', '.join(PACKAGES)}")
 
 FACTS = {"model": {}, "classes": list("abcdefghij"), "image_shape": [3, 32, 32]}
 FACTS |= {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
 
 
+@with_onnx
 def test_a_trained_network_in_every_format(train, caplog, capsys):
     """From a run to files that answer pixels as the run's own pipeline does, for any number of images."""
+    import onnx
+    import onnxruntime
+
     caplog.set_level("INFO")
     run = train("trainer.max_epochs=1")
     place = run.directory.path / "export"
@@ -91,12 +95,15 @@ def test_a_network_can_be_captured_for_any_number_of_images(name):
         torch.testing.assert_close(program(images), network(images))
 
 
+@with_onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5_1998", "alexnet", "alexnet_2012", "vgg11", "googlenet", "inception_v2",
     "inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2", "resnet20", "preresnet110", "wrn16_8",
     "resnext29_32x4d", "densenet100bc", "se_resnet20", "bam_resnet20", "cbam_resnet20", "ge_resnet56", "sknet26",
     "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shake_shake26_2x32d", "airbench94"])  # fmt: skip
 def test_a_network_is_exported_to_onnx(name, tmp_path):
+    import onnx
+
     network = models.create(name, num_classes=10)
     network.train()(torch.randn(8, 3, 32, 32))  # so that running statistics are not those of the beginning
     write("onnx", WithNormalization(network, FACTS["mean"], FACTS["std"]).eval(), FACTS, tmp_path)

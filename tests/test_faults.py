@@ -34,8 +34,9 @@ def harness(tmp_path_factory):
 def test_a_fault_is_survived(harness, fault):
     """Each thing that can be done to a run, some times; `python -m bench.faults` does it more often."""
     count = FAULTS[fault](harness, 3 if fault.startswith("killed") else 1)
+    if not count.tried:
+        pytest.skip("; ".join(count.remarks))
     assert count.survived == count.tried, count.remarks
-    assert count.tried or count.remarks
 
 
 # Checkpoints
@@ -290,13 +291,15 @@ def test_the_largest_batch_grows_with_the_memory_and_leaves_32_steps(monkeypatch
 
 
 def test_what_a_step_keeps_is_as_much_as_its_activations():
-    """ResNet-20 keeps the input and output of each convolution, norm and ReLU: some megabytes an image in fp32."""
+    """ResNet-20 keeps of an image in fp32 the input of each convolution and norm and the output of each ReLU."""
     state, step, machine = trial("dataset.train_size=100")
     two, four = (
         batch_size.kept_bytes(state, step, machine, batch_size.images(machine, torch.Size([3, 32, 32]), size))
         for size in (2, 4)
     )
-    assert 1e6 < (four - two) / 2 < 10e6
+    # The image, what 19 ReLUs yield (the inputs of the other convolutions among them), and the inputs of 19 norms.
+    stem, pixels = 3 * 1024, [16 * 1024] * 7 + [32 * 256] * 6 + [64 * 64] * 6
+    assert (four - two) / 2 == pytest.approx(4 * (stem + 2 * sum(pixels)), rel=0.05)
 
 
 def test_a_run_with_the_largest_batch_keeps_it_when_it_goes_on(train, monkeypatch, caplog):

@@ -244,6 +244,17 @@ def test_more_images_than_memory_holds(photos):
 # Images
 
 
+def test_an_image_that_is_no_square_is_squeezed_and_not_cut(tmp_path):
+    wide = np.zeros((10, 90, 3), np.uint8)
+    wide[:, 80:] = 255  # of which a square from the middle would show nothing
+    for name, pixels in (("wide", wide), ("tall", wide.transpose(1, 0, 2))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        seen = read_image(tmp_path / f"{name}.png", 32)
+        seen = seen if name == "wide" else seen.transpose(1, 0, 2)
+        assert (seen[:, :26] == 0).all()
+        assert (seen[:, 31] > 200).all()
+
+
 def test_the_first_of_several_bad_images_is_named_with_the_number_of_the_others(photos):
     for name in ("dog/d.png", "dog/a2.png", "猫 cat/a2.png"):
         (photos / "train" / name).write_bytes(b"")

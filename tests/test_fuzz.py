@@ -58,10 +58,10 @@ def misbehaving(file: Path) -> None:
 
 
 def test_what_is_neither_read_nor_refused_is_counted_and_more_is_read(monkeypatch):
-    monkeypatch.setattr(fuzz, "HANGS_SECONDS", 0.3)
+    monkeypatch.setattr(fuzz, "HANGS_SECONDS", 2)
     target = replace(TARGETS["cifar"](), read=misbehaving, refusal=ValueError)
     monkeypatch.setattr(Target, "spoilt", lambda self, seed, number: bytes([number % 64]))
-    tally = fuzz.fuzz(target, minutes=0.05, seed=0, workers=2)
+    tally = fuzz.fuzz(target, minutes=0.15, seed=0, workers=2)
     assert min(tally.read, tally.refused) > 40
     assert {number % 64 for number, _ in tally.signals} == {0}
     assert {text for _, text in tally.signals} == {f"status {-signal.SIGKILL}"}

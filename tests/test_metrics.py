@@ -163,8 +163,13 @@ def test_the_temperature_that_logits_were_drawn_with_is_found(temperature):
 
 
 def test_a_temperature_has_bounds(case):
+    """Within them no temperature nearby is better."""
     logits, labels = case
-    assert 0.01 <= metrics.fitted_temperature(logits, labels) <= 100
+    found = metrics.fitted_temperature(logits, labels)
+    assert 0.01 <= found <= 100
+    for other in (max(0.9 * found, 0.01), min(1.1 * found, 100)):
+        loss, another = (metrics.negative_log_likelihood(logits / value, labels) for value in (found, other))
+        assert loss <= another * (1 + 1e-5), "the search ends a little before a bound"
 
 
 @given(st.integers(1, 10_000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images))))

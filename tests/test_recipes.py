@@ -290,9 +290,13 @@ def test_the_verdict_on_a_result(difference, said):
 
 def test_results_of_runs_on_disk(train, tmp_path, command):
     """A run of a recipe with another network is found, and not compared."""
-    train("recipe=resnet20_he2015", "trainer.max_epochs=1", "expected.cifar10.test_accuracy=50")
+    with tarfile.open(fileobj=io.BytesIO(archive_bytes(CIFAR10))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    train("recipe=lenet5_cifarzoo", "dataset=cifar10", f"dataset.root={tmp_path}", "trainer.max_epochs=1")
     ended = command("-m", "engine.recipes", "--results", str(tmp_path), cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
+    nothing = "no finished run follows a recipe whose result is published"
+    assert ended.stdout == f"{nothing}\nnot compared: 1 runs with other settings than their recipe's\n"
     ended = command("-m", "engine.recipes", "--results", str(tmp_path / "nowhere"), cwd=ROOT)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.endswith("nowhere: no such directory\n")

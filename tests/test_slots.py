@@ -15,6 +15,7 @@ import os, sys
 from pathlib import Path
 from engine import slots
 directory, jobs_per_gpu = Path(sys.argv[1]), int(sys.argv[2])
+print("asks", flush=True)
 with slots.place(slots.gpus(), jobs_per_gpu=jobs_per_gpu, directory=directory):
     assert "torch" not in sys.modules
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -31,6 +32,7 @@ def begin(tmp_path):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         command = [sys.executable, "-c", JOB, str(tmp_path / "locks"), str(jobs_per_gpu)]
         begun.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, slots.VISIBLE: "4,7"}, **pipes))
+        assert begun[-1].stdout.readline() == "asks\n"
         return begun[-1]
 
     yield run

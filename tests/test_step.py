@@ -198,6 +198,14 @@ def test_gradient_clipping_reaches_the_step():
         assert build.train_step(composed(*overrides), machine).max_grad_norm == expected
 
 
+def test_what_is_asked_of_a_step_reaches_it():
+    words = ("regularization=[sam,max_norm]", "regularization.sam.radius=0.2", "regularization.sam.adaptive=true")
+    config = composed(*words, "trainer.micro_batches=3", "trainer.on_nonfinite=skip", "trainer.device=cpu")
+    step = build.train_step(config, build.possible_machines(config)[0])
+    assert (step.sam.radius, step.sam.adaptive, step.micro_batches, step.skip_nonfinite) == (0.2, True, 3, True)
+    assert step.max_weight_norm == config.regularization.max_norm.limit > 0
+
+
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "resnext29_32x4d"])
 def test_dropout_reaches_the_network(name):
     config = composed(f"model={name}", "regularization=[dropout]", "regularization.dropout.rate=0.9")

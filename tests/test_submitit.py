@@ -59,6 +59,9 @@ for task in 0 1; do [ -e {place}/ended_7_$task ] && echo "7_$task|FAILED|node" |
 SCONTROL = "#!/bin/sh\n[ $1 = requeue ] && touch {place}/requeued_$2\n"
 
 
+LONG_ENOUGH = ("trainer.max_epochs=20", "dataset.train_size=2000")  # to be found at work
+
+
 def begin(cwd: Path, *words: str, start_new_session: bool = False, **environment: str) -> subprocess.Popen:
     """A sweep on the small images."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -110,7 +113,7 @@ def all_is_well(process: subprocess.Popen, interrupted: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process by its open files")
 def test_a_job_whose_time_is_up_begins_again_and_goes_on(tmp_path):
-    process = begin(tmp_path, "trainer.max_epochs=20", "seed=0,1", "sweep=s", "hydra/launcher=submitit_local")
+    process = begin(tmp_path, *LONG_ENOUGH, "seed=0,1", "sweep=s", "hydra/launcher=submitit_local")
     job = job_at_work(tmp_path / "multirun" / "s")
     os.kill(process_of(job), signal.SIGUSR2)
     all_is_well(process, job)
@@ -187,7 +190,7 @@ def test_a_job_on_a_cluster_may_use_its_time_up_as_often_as_it_takes_unless_the_
 def test_a_sweep_on_a_cluster_ends_as_one_here(tmp_path, cluster):
     """And a job whose time is up, or that is preempted, is queued again and goes on."""
     _, commands = cluster
-    words = ("trainer.max_epochs=20", "seed=0,1", "sweep=s", *OPTIONS[:2])
+    words = (*LONG_ENOUGH, "seed=0,1", "sweep=s", *OPTIONS[:2])
     process = begin(tmp_path, *words, **commands(BEGINS))
     job = job_at_work(tmp_path / "multirun" / "s")
     os.kill(process_of(job), signal.SIGUSR2)
@@ -198,7 +201,7 @@ def test_a_sweep_on_a_cluster_ends_as_one_here(tmp_path, cluster):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process by its open files")
 def test_a_job_that_is_killed_is_named_and_the_same_command_goes_on(tmp_path, cluster):
     _, commands = cluster
-    words = ("trainer.max_epochs=20", "seed=0,1", "sweep=s", *OPTIONS[:2])
+    words = (*LONG_ENOUGH, "seed=0,1", "sweep=s", *OPTIONS[:2])
     process = begin(tmp_path, *words, **commands(BEGINS))
     job = job_at_work(tmp_path / "multirun" / "s")
     os.kill(process_of(job), signal.SIGKILL)

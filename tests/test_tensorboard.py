@@ -125,4 +125,4 @@ def test_the_graph_is_kept_on_request(train):
     assert not EventAccumulator(str(train().directory.tensorboard)).Reload().Tags()["graph"]
     events = EventAccumulator(str(train("trainer.graph=true").directory.tensorboard)).Reload()
     names = [node.name for node in events.Graph().node]
-    assert any("head" in name for name in names) or len(names) > 20
+    assert any("head" in name for name in names)
