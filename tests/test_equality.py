@@ -61,16 +61,21 @@ def shortcuts_last(model: nn.Module, images: torch.Tensor) -> list[nn.Module]:
     return [model.get_submodule(name) for name in names]
 
 
-def randomize(model: nn.Module) -> None:
-    """Random statistics, scales, shifts and biases; the weights are random as they are."""
+@torch.no_grad()
+def randomize(model: nn.Module, *shape: int) -> None:
+    """Random scales, shifts and biases, and the statistics of random images of a shape; weights stay as they are.
+
+    With statistics of chance what an image is would fade from layer to layer, until all are said to be the same.
+    """
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
         elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.normal_(module.bias, std=0.1)
+    model.train()(torch.randn(8, *(shape or (3, 32, 32)), dtype=next(model.parameters()).dtype))
+    model.eval()
 
 
 @torch.no_grad()
@@ -336,7 +341,7 @@ def test_auxiliary_head_of_inception_v3():
     theirs = torchvision.models.inception.InceptionAux(768, 10).double().eval()
     mine = ours("inception_v3", "model.auxiliary_head=true").auxiliary_head.double().eval()
     torch.manual_seed(0)
-    randomize(theirs)
+    randomize(theirs, 768, 17, 17)
     for module, other in zip(by_registration(mine, None), by_registration(theirs, None), strict=True):
         module.load_state_dict(other.state_dict())
     maps = torch.randn(2, 768, 17, 17, dtype=torch.float64)
