@@ -59,7 +59,8 @@ def asked_for(config: DictConfig, networks: dict[str, "Trained"], images: "Unsee
             root, limit = config.robustness_root, config.robustness_limit
             yield examine.robustness(networks, images, root=root, limit=limit)
     if config.cost:
-        yield examine.costs(networks, compiled=config.cost_compile)
+        with memory_explained("cost=true", helps="device=cpu, or fewer networks at once"):
+            yield examine.costs(networks, compiled=config.cost_compile)
 
 
 if __name__ == "__main__":

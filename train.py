@@ -1,7 +1,6 @@
 """Train a network: python train.py [group=option ...] [key=value ...]; --help lists what there is."""
 
 import time
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -9,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine import sweep
-from engine.command import chosen_options, command_line, leave, stoppable, stopped
+from engine.command import chosen_options, command_line, leave, run_directory, stoppable, stopped
 from engine.errors import RunError
 from engine.launch import joined, launch
 from engine.memory import memory_explained
@@ -21,7 +20,7 @@ from engine.signals import Interrupted, Signals
 def main(config: DictConfig) -> None:
     """One run, from a checked configuration to its result; a directory in which nothing happened does not stay."""
     job = HydraConfig.get()
-    run = RunDirectory(Path(job.runtime.output_dir), words=job.overrides.task)
+    run = run_directory(config, job)
     try:
         if job.mode == RunMode.MULTIRUN:
             sweep.job(config, run, train)
@@ -66,7 +65,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
                 judge=build.judge(job.sweeper),
             )
             figures, tested = report.final_test(parts)
-            log.show(tensorboard.ending(tested, parts.loaders.test.images, parts.splits.classes))
+            log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, overrides))
     except Diverged as error:
         raise Diverged(f"{error}; {parts.checkpoints}") from None

@@ -152,7 +152,7 @@ class Checkpoints:
         new average, if an epoch has another number of steps than it had, or if the run has come
         further than it now shall.
         """
-        changed = difference(content["config"], self.description["config"])
+        changed = difference(content["config"], self.description["config"], may_move=True)
         if changed and not force:
             raise CheckpointError(f"{changed}: leave it as it was, or add resume_force=true")
         for group, part in (("model", "network"), ("optimizer", "optimizer")):

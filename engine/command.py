@@ -32,12 +32,12 @@ from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
 from engine.rundir import RunDirectory
-from engine.settings import FREE
+from engine.settings import FREE, PLACE
 from engine.signals import Interrupted, Signals
 from engine.sweep import Table, job_directory, which_sweep
 
 # What may differ from a recipe without another accuracy to be expected.
-HARMLESS = {*FREE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS = {*FREE, PLACE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
 HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 LONGEST = 600  # characters of an answer
 PATIENCE = 10  # seconds in which the first of several processes says what is wrong
@@ -254,6 +254,15 @@ def timeouts(overrides: Sequence[str]) -> list[str]:
     key = "hydra.launcher.max_num_timeout"
     is_said = any(key_of(word) == key for word in overrides)
     return [f"{key}={slurm.TIMEOUTS}"] if "hydra/launcher=submitit_slurm" in overrides and not is_said else []
+
+
+def run_directory(config: DictConfig, hydra: DictConfig) -> RunDirectory:
+    """Where this run's files lie, and what is noted there of its settings."""
+
+    def composed() -> dict[str, str]:
+        return {"config.yaml": OmegaConf.to_yaml(config), "hydra.yaml": OmegaConf.to_yaml({"hydra": hydra})}
+
+    return RunDirectory(Path(hydra.runtime.output_dir), words=hydra.overrides.task, composed=composed)
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:

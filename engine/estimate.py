@@ -5,9 +5,11 @@ estimated by their multiply-adds. It is an estimate: how a data set is read and 
 `precision=auto` may gain, nor that jobs beside each other or another machine are slower or faster.
 """
 
+import gc
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +84,15 @@ def announce(configs: Sequence[DictConfig]) -> None:
         raise SystemExit(interruption.exit_status) from None
     except Exception as error:
         print(f"no estimate: {' '.join(reason(error).split())}", flush=True)
+    finally:
+        release_gpu()
+
+
+def release_gpu() -> None:
+    """Give back what trials of networks have left on a GPU, which jobs in other processes shall have."""
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def kinds(configs: Sequence[DictConfig]) -> list[Kind]:
@@ -144,7 +155,8 @@ def costs(found: Sequence[Kind]) -> list[Cost]:
     for kind in found:
         decides = deciding_cost(kind.config)
         decides["trainer"].pop("max_epochs")
-        key = json.dumps([decides["model"], decides["trainer"], decides["step"], kind.classes, kind.side])
+        parts = [decides[name] for name in ("model", "trainer", "step", "averages")]
+        key = json.dumps([*parts, kind.classes, kind.side])
         if key not in known:
             known[key] = measured(kind) if not known or time.monotonic() < until else counted(kind)
         result.append(known[key])

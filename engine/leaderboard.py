@@ -60,6 +60,11 @@ class Run:
         """The figures of its epochs."""
         return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
 
+    @property
+    def epochs(self) -> int:
+        """How many it has done; while it runs, result.json says how many there were when it began or went on."""
+        return len(self.records) if (self.directory / "metrics.jsonl").exists() else self.result["epochs"]
+
     def setting(self, key: str) -> str:
         """The option of a group, or the value of a key, in words."""
         if (option := self.choices.get(key)) is not None:
@@ -167,9 +172,12 @@ class Row:
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """Finished runs by configuration, the best in validation first."""
+    """Finished runs by configuration, the best in validation first; of several with the same seed the last one."""
     keys = varied(runs)
-    done = configurations(run for run in runs if run.is_finished)
+    done = [
+        list({run.result["seed"]: run for run in members}.values())
+        for members in configurations(run for run in runs if run.is_finished)
+    ]
     found = [Row({key: members[0].setting(key) for key in keys}, members) for members in done]
     return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), *row.settings.values()))
 
@@ -332,8 +340,8 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if not run.is_finished:
             why = textwrap.shorten(f": {run.result['error']}" if "error" in run.result else "", 200, placeholder=" ...")
-            epochs = f"{run.result['epochs']} epoch{'' if run.result['epochs'] == 1 else 's'}"
-            found.append(f"{run.directory.name}: {run.result['status']} after {epochs}{why}")
+            done = run.epochs
+            found.append(f"{run.directory.name}: {run.result['status']} after {done} epoch{'s' * (done != 1)}{why}")
     return found
 
 
@@ -376,12 +384,12 @@ def has_name(number: int) -> bool:
 
 def label(row: Row, number: int) -> str:
     """What a legend calls a row; "_" is left out of it."""
-    return row.name if has_name(number) else "_"
+    return plot.in_legend(row.name) if has_name(number) else "_"
 
 
 def name_rows(panel: "Axes", *, loc: str) -> None:
     """A legend in the order of the rows, which are drawn from the last to the first."""
-    panel.legend(frameon=False, fontsize=9, labelcolor=plot.INK, loc=loc, reverse=True)
+    plot.legend(panel, fontsize=9, labelcolor=plot.INK, loc=loc, reverse=True)
 
 
 def curves(found: Sequence[Row], file: Path) -> None:

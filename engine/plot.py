@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine.chart import Axis
 
@@ -40,6 +40,17 @@ def figure(
         axes.grid(color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
     return canvas, list(grid.flat)
+
+
+def legend(axes: "Axes", **options: Any) -> None:
+    """A legend whose names are shown as they are written: a dollar sign begins no formula."""
+    for text in axes.legend(frameon=False, **options).get_texts():
+        text.set_parse_math(False)
+
+
+def in_legend(name: str) -> str:
+    """A name as it stands in a legend, which leaves out what begins with "_"."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def folded(name: str, width: int) -> str:

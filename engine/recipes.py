@@ -129,13 +129,14 @@ RESULT_COLUMNS = ("recipe", "data set", "seeds", "test, %", "published, %", "dif
 def result_row(found: tuple[tuple[str, str], list[Run]]) -> Sequence[str]:
     """The cells of one recipe on one data set, in the order of RESULT_COLUMNS."""
     (recipe, dataset), runs = found
-    accuracies, expected = [100 * run.result["test_accuracy"] for run in runs], runs[0].result["expected"]
+    by_seed = {run.result["seed"]: 100 * run.result["test_accuracy"] for run in runs}
+    accuracies, expected = list(by_seed.values()), runs[0].result["expected"]
     mean, spread = statistics.fmean(accuracies), deviation(accuracies)
     difference = mean - expected["test_accuracy"]
     return (
         recipe,
         dataset,
-        str(len(runs)),
+        str(len(by_seed)),
         f"{mean:.2f}{'' if spread is None else f' +- {spread:.2f}'}",
         goal(test_accuracy=expected["test_accuracy"], tolerance=expected["tolerance"]),
         f"{difference:+.2f}",

@@ -1,13 +1,18 @@
 """What a run says of itself at its beginning and at its end."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from engine.build import Parts
+from engine.checkpoint import NotSaved
 from engine.counts import count_multiply_adds
 from engine.evaluate import Evaluation, evaluate
 from engine.logging import percent, say
 from engine.machine import describe_device
+from engine.rank import leads
 from engine.rundir import RunDirectory
 from engine.runtime import git_revision, versions
 from engine.state import suffix, weights_by_name
@@ -66,8 +71,9 @@ def what_computes(facts: dict[str, Any]) -> str:
 def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
     """The test figures of the last epoch and of the best, the only time that the test images are looked at.
 
-    The result, which also comes in full, is that of the epoch and the weights (the network's or an average) that did
-    best on the validation images; without any that of the last epoch, and of the last average if there is one.
+    The result, which also comes in full and of all ranks' images, is that of the epoch and the weights (the network's
+    or an average) that did best on the validation images; without any that of the last epoch, and of the last average
+    if there is one.
     """
     state = parts.state
     tested = partial(
@@ -80,6 +86,11 @@ def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
         epoch, weights = best["best_epoch"], best["best_weights"]
         state.model.load_state_dict(weights_by_name(best)[weights])
         chosen = tested(state.model)
+    chosen = replace(
+        chosen,
+        predicted=torch.cat(parts.ranks.gathered(chosen.predicted)),
+        confidence=torch.cat(parts.ranks.gathered(chosen.confidence)),
+    )
     figures = {
         "chosen_epoch": epoch,
         "chosen_weights": weights,
@@ -93,7 +104,10 @@ def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
 
 
 def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any] | None) -> None:
-    """Say how it went and, if a recipe says so, what was expected; where the run is, and how to look at its curves."""
+    """Say how it went and, if a recipe says so, what was expected; where the run is, and how to look at its curves.
+
+    Raises NotSaved where the result could not be kept.
+    """
     whose = "" if figures["chosen_weights"] == "model" else f"{figures['chosen_weights']} "
     by_epoch = f"{whose}of epoch {figures['chosen_epoch']}"
     by_epoch += ", the best in validation" if figures["test_accuracy_best"] is not None else ""
@@ -110,3 +124,5 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
         say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
+    if leads() and run.status != "finished":
+        raise NotSaved(f"{run.result.name} of {run} could not be written: the result above is kept nowhere else")

@@ -5,9 +5,9 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class InUse(DirectoryError):
 def write_text(path: Path, text: str) -> None:
     """Write a file that is never half written. Raises OSError."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
@@ -64,11 +64,13 @@ def laid_out(content: Any, margin: str = "") -> str:
 class RunDirectory:
     """The directory of one run. As text: relative to where the user stands, if it is below.
 
-    `words` are what the command line says, which the directory keeps for a run that goes on.
+    `words` are what the command line says, which the directory keeps for a run that goes on, and `composed` makes what
+    Hydra notes beside them of what they come to: the content of files by name.
     """
 
     path: Path
     words: Sequence[str] = ()
+    composed: Callable[[], Mapping[str, str]] = field(default=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         relative = os.path.relpath(self.path)
@@ -113,14 +115,19 @@ class RunDirectory:
                 shutil.rmtree(self.path)
 
     def keep_words(self) -> None:
-        """Note what the command line says: a later resume goes on from there. Raises OSError."""
+        """Note what the command line says, where that is not noted yet: a later resume goes on from there.
+
+        Hydra itself does so before a run begins, but not where one goes on, perhaps with other settings, nor where the
+        directory was deleted. Raises OSError.
+        """
         kept = [
             word for word in self.words if not word.lstrip("+").startswith(("resume=", "resume_force=", "init_only="))
         ]
         text = yaml.safe_dump(kept)
         if not (self.overrides.exists() and self.overrides.read_text() == text):
             self.overrides.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.overrides, text)
+            for name, content in {**self.composed(), self.overrides.name: text}.items():
+                write_text(self.overrides.with_name(name), content)
 
     def provide(self) -> None:
         """Make the directory again if somebody has deleted it. Raises OSError."""

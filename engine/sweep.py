@@ -160,7 +160,10 @@ class Table(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table; exit with status 1 if a job has failed since the sweep began, or was lost."""
         directory = Path(config.hydra.sweep.dir)
-        show(directory)
+        try:
+            show(directory)
+        except Exception as error:  # which Hydra would take for a warning, and leave out what follows
+            print(f"train.py: there is no table: {' '.join(reason(error).split())}", file=sys.stderr)
         runs = [RunDirectory(file.parent) for file in sorted(directory.glob("*/result.json"))]
         lost = [run for run in runs if run.status == "failed" and run.result.stat().st_mtime >= self.begun]
         if lost:

@@ -106,6 +106,13 @@ def test_changed_settings_are_named():
     assert difference(before, without_seed) == "seed was 0 in this run so far and is None now"
 
 
+def test_where_images_lie_decides_what_they_are_unless_they_are_published():
+    for dataset, said in (({"mirrors": []}, None), ({}, "dataset.root was a in this run so far and is b now")):
+        before, after = ({"dataset": {**dataset, "root": root}} for root in "ab")
+        assert difference(before, after) == said
+        assert difference(before, after, may_move=True) is None
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

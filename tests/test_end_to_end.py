@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data.loader import EvalLoader
 from data.shapes import shapes
 from engine import build
+from engine.checkpoint import NotSaved
+from engine.distributed import Ranks
 from engine.evaluate import evaluate
+from engine.report import conclude, final_test
 from engine.rundir import RunDirectory
 
 
@@ -125,6 +129,29 @@ def test_how_often_a_checkpoint_is_written_reaches_the_run(tmp_path):
     config = composed(*SMALL, "trainer.checkpoint_minutes=7", "trainer.checkpoint_every_steps=5")
     parts = build.parts(config, RunDirectory(tmp_path), keep_data=True)
     assert (parts.checkpoints.minutes, parts.checkpoints.steps) == (7, 5)
+
+
+def test_of_several_processes_the_answers_of_all_are_shown(tmp_path):
+    """Each sees a share of the test images; what the second says is made up here."""
+
+    class Two(Ranks):
+        def gathered(self, value):
+            return [value, value.flip(0)]
+
+    parts = build.parts(composed(*SMALL), RunDirectory(tmp_path), keep_data=True)
+    _, mine = final_test(parts)
+    _, all_of_them = final_test(replace(parts, ranks=Two()))
+    for name in ("predicted", "confidence"):
+        first = getattr(mine, name)
+        assert torch.equal(getattr(all_of_them, name), torch.cat([first, first.flip(0)]))
+
+
+def test_a_result_that_could_not_be_kept_is_no_success(train):
+    run = train("trainer.max_epochs=1")
+    figures = run.result
+    run.directory.result.write_text('{"status": "running"}')
+    with pytest.raises(NotSaved, match=r"result\.json of .* could not be written"):
+        conclude(figures, run.directory, None)
 
 
 def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):

@@ -68,6 +68,14 @@ def test_memory_is_that_of_its_parts(monkeypatch):
     assert first_layers < batch < 2.5 * first_layers
 
 
+def test_an_average_is_counted_in_a_sweep_of_such_with_and_without(monkeypatch):
+    monkeypatch.setattr(estimate, "LONG_ENOUGH", 0)
+    without, averaged = estimate.costs(
+        kinds(("regularization=[weight_decay]",), ("regularization=[weight_decay,ema]",))
+    )
+    assert averaged.memory - without.memory == pytest.approx(4 * 62_006)
+
+
 def test_networks_beyond_the_time_go_by_their_multiply_adds(monkeypatch):
     monkeypatch.setattr(estimate, "SECONDS", 0)
     one, other, again = estimate.costs(kinds(("seed=0",), ("model=resnet20",), ("trainer.max_epochs=7",)))

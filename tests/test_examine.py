@@ -1,5 +1,6 @@
 """The report of trained networks: figures, tables, pictures, the page."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from test_metrics import KINDS, answers
 
 import evaluate
 from data.dataset import Images
-from engine import examine, metrics
+from engine import examine, metrics, plot
 from engine.checkpoint import read
 from engine.drawing import confusion
 from engine.evaluate import places
@@ -225,6 +226,28 @@ def test_what_is_known_is_said_before_the_next_part_is_begun(tmp_path, caplog):
     examine.report([replace(network(), file=tmp_path / "checkpoints" / "best.pt")], slow_parts())
     said = json.loads((tmp_path / "evaluation.json").read_text())
     assert (said["first"], said["second"]) == ({"is": 1}, {"is": 2})
+
+
+def test_what_came_before_a_part_that_fails_is_kept(tmp_path):
+    def parts() -> Iterator[Part]:
+        yield Part("first", {"is": 1}, ["what the first came to"], [])
+        raise RuntimeError("the second fails")
+
+    with pytest.raises(RuntimeError, match="the second fails"):
+        examine.report([replace(network(), file=tmp_path / "checkpoints" / "best.pt")], parts())
+    said = json.loads((tmp_path / "evaluation.json").read_text())
+    assert said["first"] == {"is": 1}
+    assert said["accuracy"] > 0
+    assert (tmp_path / "report.html").exists()
+
+
+def test_legends_show_names_as_they_are_written():
+    """A dollar sign begins no formula, and a line under the first letter hides nothing."""
+    names = ["a $x_{ $ b", "_old"]
+    picture = pictures.reliability([replace(network(), name=name) for name in names])
+    (panel,) = picture.axes
+    assert [text.get_text().strip() for text in panel.get_legend().get_texts()] == names
+    plot.write(picture, io.BytesIO(), dpi=50)
 
 
 def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsys):

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from conftest import ROOT, SMALL
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from PIL import Image
@@ -55,6 +58,36 @@ def test_hydras_words_for_what_optuna_chooses_from(sweeper, word, expected):
 def test_a_tag_that_would_do_nothing_is_refused(sweeper, word):
     with pytest.raises(CommandError, match="no such tag"):
         sweeper.distribution(parse(word))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0123456, "0.01235"),
+        (3.0e-05, "3e-05"),
+        (0.5, "0.5"),
+        (0.99983412, "0.9998341"),
+        (0.99996, "0.99996"),
+        (1.0, "1"),
+        (0.0, "0"),
+        (-123.456, "-123.5"),
+    ],
+)
+def test_a_number_is_said_with_four_digits_of_it_and_of_what_is_missing_to_one(sweeper, value, said):
+    assert sweeper.chosen({"a": value, "b": 3, "c": "x"}) == [f"a={said}", "b=3", "c=x"]
+
+
+def test_a_job_that_left_no_word_is_no_mistake(sweeper, monkeypatch):
+    """As of one that was killed on a cluster (engine/slurm.py): its trial is left to whoever goes on."""
+    ended = [JobReturn(status=JobStatus.COMPLETED), JobReturn(status=JobStatus.COMPLETED)]
+    ended[1].hydra_cfg = OmegaConf.create({"hydra": {"runtime": {"output_dir": "there"}}})
+    monkeypatch.setattr(sweeper, "check", lambda *_: None)
+    told, one = [], sweeper.StudySweeper(n_jobs=2, pruner="none", n_warmup_epochs=1, trial=None)
+    one.config, one.fixed = OmegaConf.create({"hydra": {"overrides": {"hydra": []}}}), []
+    one.launcher = SimpleNamespace(launch=lambda words, initial_job_idx: ended)
+    one.search = SimpleNamespace(tell=lambda number, place: told.append((number, place)))
+    one.do([SimpleNamespace(number=number, params={}) for number in (4, 5)], Path())
+    assert told == [(5, Path("there"))]
 
 
 def test_each_value_is_checked_once_and_of_numbers_both_ends():
@@ -333,6 +366,10 @@ def test_the_setting_that_matters_has_the_share_of_it_and_all_are_drawn(tmp_path
     study.draw(place, tmp_path / "study.png")
     with Image.open(tmp_path / "study.png") as picture:
         assert picture.size == (2 * 608, 2 * 512)  # four panels
+
+    one_more = {"params": {"lr": 0.1, "width": 3, "model": "a", "more": 1}, "state": TrialState.FAIL}
+    place.add_trial(optuna.trial.create_trial(distributions={**space, "more": IntDistribution(1, 3)}, **one_more))
+    assert study.importances(place, [*space, "more"]) == shares, "no finished trial has the other setting"
 
 
 # The whole

@@ -277,6 +277,7 @@ def test_results_are_put_beside_what_was_published():
     cells = [re.split(r" {2,}", line) for line in (first, second)]
     assert cells[0] == ["mine", "cifar10", "2", "91.90 +- 0.14", "92.10 +- 0.40", "-0.20", "reached", "Somebody 2016"]
     assert cells[1] == ["mine", "cifar100", "1", "70.00", "92.10 +- 0.40", "-22.10", "missed", "Somebody 2016"]
+    assert results([*runs, run_of(0.918, seed=1)]).splitlines()[1] == first, "the same seed again is no other one"
     assert others == "not compared: 1 runs with other settings than their recipe's"
     assert results([]) == "no finished run follows a recipe whose result is published"
 

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.command import command_line
+from engine.leaderboard import read_run
 from engine.rundir import RunDirectory
 from engine.step import TrainStep
 
@@ -398,3 +399,16 @@ def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path):
         os.close(terminal)
         assert process.wait(60) == 128 + signal.SIGHUP
     assert run.status == "interrupted"
+
+
+def test_what_is_noted_of_a_run_follows_settings_that_were_forced(train, tmp_path):
+    """From which the table of a sweep knows what a run is."""
+    directory = tmp_path / "run"
+    noted = directory / ".hydra"
+    train("trainer.max_epochs=1", directory=directory)
+    assert yaml.safe_load((noted / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
+    words = ("trainer.max_epochs=2", "scheduler=cosine", f"resume={directory}", "resume_force=true")
+    train(*words, directory=directory)
+    assert yaml.safe_load((noted / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert yaml.safe_load((noted / "hydra.yaml").read_text())["hydra"]["runtime"]["choices"]["scheduler"] == "cosine"
+    assert read_run(directory).setting("scheduler") == "cosine"

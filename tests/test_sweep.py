@@ -46,6 +46,11 @@ def test_identity_follows_from_what_alters_the_result_and_nothing_else():
     assert len({first, *(sweep.identity(job_of(other)) for other in others)}) == len(others) + 1
 
 
+def test_another_folder_of_images_is_another_job():
+    first, other = (sweep.identity(job_of("dataset=folder", f"dataset.root={root}")) for root in ("a", "b"))
+    assert first != other
+
+
 @pytest.mark.parametrize(
     ("said", "name"),
     [
@@ -610,3 +615,41 @@ def test_a_run_that_is_not_finished_is_named_and_not_counted(runs, tmp_path):
     again = leaderboard.read_runs(tmp_path)
     assert leaderboard.as_csv(leaderboard.rows(again)) == leaderboard.as_csv(leaderboard.rows(runs))
     assert "d: failed after 1 epoch: why" in leaderboard.as_text(again)
+
+
+def test_a_run_that_still_runs_has_as_many_epochs_as_figures(runs, tmp_path):
+    """result.json is of its beginning."""
+    file = tmp_path / "a0" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "running", "epochs": 0}))
+    assert "a0: running after 2 epochs" in leaderboard.as_text(leaderboard.read_runs(tmp_path))
+
+
+def test_of_two_runs_with_the_same_seed_the_last_counts(runs, tmp_path):
+    """As of two sweeps below one folder that have a configuration in common."""
+    finished(tmp_path / "later", ["optimizer=c", "scheduler=x"], 1, 0.5, 0.7)
+    (row,) = [row for row in leaderboard.rows(leaderboard.read_runs(tmp_path)) if row.settings["optimizer"] == "c"]
+    figures = leaderboard.numbers(row, row)
+    assert figures["seeds"] == 2
+    assert figures["test_accuracy"] == pytest.approx((0.60 + 0.5) / 2)
+    assert figures["val_accuracy"] == pytest.approx((0.61 + 0.7) / 2)
+
+
+def test_names_with_signs_of_formulas_are_drawn(tmp_path):
+    for name in ("a $x_{ $ b", "_c", "d"):
+        finished(tmp_path / name, [f"optimizer={name}"], 0, 0.5, 0.6)
+    leaderboard.write(leaderboard.read_runs(tmp_path), tmp_path)
+    assert (tmp_path / "leaderboard_curves.png").stat().st_size > 1000
+
+
+def test_without_a_table_the_failed_jobs_are_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "result.json").write_text('{"status": "failed"}')
+    monkeypatch.setattr(sweep, "show", lambda directory: {}["train_accuracy"])
+    table = sweep.Table()
+    table.begun, table.lost = 0.0, []
+    with pytest.raises(SystemExit) as ended:
+        table.on_multirun_end(job_of(directory=str(tmp_path)))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "there is no table: 'train_accuracy'" in said
+    assert "jobs failed: job" in said

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as VF
 
-from engine import build
+from engine import build, examine
 from engine.evaluate import evaluate
 from engine.tta import mean_logits
 
@@ -152,3 +152,11 @@ def test_the_first_corner_at_the_smallest_scale_is_torchvisions():
     found = [view for _, view in views("tta=crops_144")(images)][0:8:2]
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_views_are_put_beside_the_image_as_it_is(train):
+    """However fast the others happen to be."""
+    found, images = rebuilt(train("trainer.max_epochs=1").checkpoint())
+    part = examine.every_tta(found, images, {name: views(f"tta={name}") for name in ("flip", "none")})
+    assert part.content["none"]["difference"] == 0
+    assert [row[0] for row in part.sections[0].rows] == ["tta", "none", "flip"]

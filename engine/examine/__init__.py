@@ -1,6 +1,7 @@
 """Trained networks examined: figures, tables, pictures, a page."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from engine.checkpoint import NotSaved
 from engine.examine import tables
@@ -15,6 +16,7 @@ from engine.examine.place import common_directory
 from engine.examine.predict import predict
 from engine.examine.robustness import robustness
 from engine.logging import say, write_json, write_text
+from engine.rundir import RunDirectory
 
 __all__ = [
     "costs",
@@ -33,7 +35,8 @@ def report(networks: Sequence[Examined], parts: Iterable[Part] = ()) -> None:
 
     What takes long to find out is said as soon as it is known: `parts` are taken one by one. The files of one network
     lie in its run's directory, or beside its file; those of several, with that of all as one, in the directory that has
-    all of them. Raises NotComparable where the test images are not the same ones, and NotSaved.
+    all of them. Where a part fails, or is stopped, they hold what came before it. Raises NotComparable where the test
+    images are not the same ones, and NotSaved.
     """
     first, place, taken = networks[0], common_directory([network.file for network in networks]), []
     if len(networks) == 1:
@@ -45,13 +48,20 @@ def report(networks: Sequence[Examined], parts: Iterable[Part] = ()) -> None:
         beside = {network.name: comparison(first, network) for network in networks[1:]}
         content = {"networks": {network.name: network.figures for network in networks}, "beside the first": beside}
     say_all(lines)
-    for part in parts:
-        say_all(["", *part.lines])
-        content[part.name] = part.content
-        taken.append(part)
+    try:
+        for part in parts:
+            say_all(["", *part.lines])
+            content[part.name] = part.content
+            taken.append(part)
+    finally:
+        keep(place, content, page(networks, taken))
+
+
+def keep(place: RunDirectory, content: dict[str, Any], html: str) -> None:
+    """Write evaluation.json and report.html, and say so. Raises NotSaved."""
     try:
         write_json(place.path / "evaluation.json", content)
-        write_text(place.path / "report.html", page(networks, taken))
+        write_text(place.path / "report.html", html)
     except OSError as error:
         raise NotSaved(f"{place}/evaluation.json could not be written ({error.strerror})") from None
     say_all(["", f"written to {place}: evaluation.json, report.html"])

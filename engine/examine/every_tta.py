@@ -11,32 +11,34 @@ from engine.examine.tables import aligned
 from engine.logging import percent
 from engine.tta import Views
 
+PLAIN = "none"  # the option that shows an image as it is
+
 
 def every_tta(trained: Trained, images: Unseen, every: Mapping[str, Views]) -> Part:
     """A network examined on the test images with each augmentation, by its name."""
     found = augmented(trained, images, every)
-    rows, fastest = view_rows(found), found[0]
-    content = {view.name: view_figures(fastest, view) for view in found}
+    rows, plain = view_rows(found), found[0]
+    content = {view.name: view_figures(plain, view) for view in found}
     return Part(
-        "every_tta", content, list(aligned(rows)), [Section("Test-time augmentation", f"beside {fastest.name}", rows)]
+        "every_tta", content, list(aligned(rows)), [Section("Test-time augmentation", f"beside {plain.name}", rows)]
     )
 
 
 def augmented(trained: Trained, images: Unseen, every: Mapping[str, Views]) -> list[Examined]:
-    """The network with each augmentation, whose name it has here; the fastest first."""
+    """The network with each augmentation, whose name it has here; first that without any, then by speed."""
     found = [
         replace(
             examined(replace(trained, views=views, tta=option), images, Path(), option, held_out=False), name=option
         )
         for option, views in every.items()
     ]
-    return sorted(found, key=lambda one: -one.images_per_second)
+    return sorted(found, key=lambda one: (one.name != PLAIN, -one.images_per_second))
 
 
-def view_figures(fastest: Examined, view: Examined) -> dict[str, float]:
+def view_figures(plain: Examined, view: Examined) -> dict[str, float]:
     """What an augmentation gains, and its cost."""
     chosen = ("accuracy", "loss", "images_per_second")
-    return {figure: view.figures[figure] for figure in chosen} | comparison(fastest, view)
+    return {figure: view.figures[figure] for figure in chosen} | comparison(plain, view)
 
 
 def view_rows(found: Sequence[Examined]) -> list[Sequence[str]]:

@@ -24,13 +24,13 @@ def reliability(networks: Sequence[Examined]) -> "Figure":
         sizes = [6 + 120 * one.images / len(network.labels) for one in bins]
         confidence, accuracy = [one.confidence for one in bins], [one.accuracy for one in bins]
         colour = plot.COLOURS[number % len(plot.COLOURS)]
-        axes.plot(confidence, accuracy, color=colour, linewidth=1.5, label=network.name)
+        axes.plot(confidence, accuracy, color=colour, linewidth=1.5, label=plot.in_legend(network.name))
         axes.scatter(confidence, accuracy, s=sizes, color=colour, clip_on=False, zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("confidence (larger points: more images)", color=plot.INK)
     axes.set_ylabel("accuracy", color=plot.INK)
     if len(networks) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        plot.legend(axes, fontsize=8)
     return canvas
 
 

@@ -148,6 +148,7 @@ def answered(
 
 def accuracy(trained: Trained, images: Images, batch_size: int) -> float:
     """A network's accuracy on images, as a share of 1."""
+    trained.precision.set_fp32_products()  # which those of another network may have changed
     batches = EvalLoader(images.to(trained.normalize.mean.device), batch_size=batch_size, normalize=trained.normalize)
     return evaluate(trained.model, batches, precision=trained.precision, views=trained.views).accuracy
 
@@ -269,14 +270,14 @@ def curves(networks: Sequence[Robust]) -> "Figure":
     canvas, (left, right) = plot.figure(width=9, height=3.8, columns=2, same_x=False)
     for number, network in enumerate(networks):
         style = {"color": plot.COLOURS[number % len(plot.COLOURS)], "linewidth": 1.5, "marker": ".", "clip_on": False}
-        left.plot(PIXELS, network.translated, label=network.name, **style)
+        left.plot(PIXELS, network.translated, label=plot.in_legend(network.name), **style)
         right.plot(DEGREES, network.rotated, **style)
     left.set_ylim(0, 1)
     left.set_ylabel("accuracy", color=plot.INK)
     left.set_xlabel("moved to the right, pixels", color=plot.INK)
     right.set_xlabel("turned counter-clockwise, degrees", color=plot.INK)
     if len(networks) > 1:
-        left.legend(frameon=False, fontsize=8)
+        plot.legend(left, fontsize=8)
     return canvas
 
 

@@ -107,6 +107,7 @@ class Looked:
 def grad_cam(trained: Trained, images: Unseen) -> Part:
     """What spoke for the answers to some test images; the answers are those to the image itself, in fp32."""
     precision = Precision("fp32", trained.precision.device)
+    precision.set_fp32_products()  # which training, or another network, may have had otherwise
     batches = watched(images.test, "Grad-CAM", "batch")
     logits, labels = (values.numpy() for values in answers(trained.model, batches, precision=precision))
     taken = metrics.predicted(logits)
