@@ -92,6 +92,8 @@ def split(
             f"dataset.val_size={val_size} leaves too few of the {len(labels)} training images "
             f"for {len(dataset.classes)} classes"
         )
+    if train_limit is not None and train_limit < len(dataset.classes):
+        raise DataError(f"dataset.train_limit={train_limit} leaves too few images for {len(dataset.classes)} classes")
     order = stratified_order(labels, generator)
     train = dataset.train.subset(order[held_out:][:train_limit])
     mean, std = dataset.mean, dataset.std

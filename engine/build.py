@@ -29,7 +29,7 @@ from engine.distributed import ALONE, Ranks, synchronise_batch_norm
 from engine.errors import RunError
 from engine.fastest import fastest, try_out
 from engine.graphs import CudaGraphs
-from engine.machine import ONLY_ON_GPU, Machine, Precision, choose_device, machines
+from engine.machine import LACKING, Machine, Precision, choose_device, machines
 from engine.memory import keep_freed_memory
 from engine.pretrained import Pretrained, read_pretrained
 from engine.rundir import RunDirectory
@@ -78,7 +78,7 @@ def possible_machines(config: DictConfig, record: dict[str, Any] | None = None) 
     if record:
         before = record["config"]["trainer"]
         names = {name: record[name] if given == before[name] else given for name, given in names.items()}
-        if device.type == "cpu" and names["precision"] == record["precision"] in ONLY_ON_GPU:
+        if names["precision"] == record["precision"] in LACKING.get(device.type, ()):
             names["precision"] = "fp32"
     found = machines(device, **names)
     return found[:1] if trainer.deterministic else found
@@ -95,6 +95,7 @@ def with_batch_size(
         found.trainer.batch_size = record["batch_size"]
         return found
     found.trainer.batch_size = SMALLEST
+    set_up(found, machine)
     found.trainer.batch_size = largest_batch(
         state(found, splits, machine),
         train_step(found, machine),

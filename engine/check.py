@@ -481,11 +481,7 @@ def check_targets(config: DictConfig) -> None:
 
 def check_model(config: DictConfig) -> None:
     """Refuse lists that do not fit together, and a regularizer that the chosen network has no place for."""
-    for names, part in ((("widths", "depths"), "stage"), (("kernels", "dilations"), "branch")):
-        lists = {name: config.model[name] for name in names if OmegaConf.is_list(OmegaConf.select(config.model, name))}
-        if len({len(entries) for entries in lists.values()}) > 1:
-            given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in lists.items())
-            raise CommandError(f"{given}: there must be one entry a {part}")
+    check_lists(config.model)
     arguments = constructor_arguments(config.model._target_)
     for name, value in OmegaConf.to_container(config.model, resolve=False).items():
         if arguments is None or name in arguments or name == "_target_":
@@ -493,6 +489,15 @@ def check_model(config: DictConfig) -> None:
         handed_on = str(value).startswith("${regularization.")
         what = f"regularization={str(value).strip('${}').split('.')[1]}" if handed_on else f"model.{name}"
         raise CommandError(f"model={config.hydra.runtime.choices.model} has no place for {what}")
+
+
+def check_lists(model: DictConfig) -> None:
+    """Refuse lists of a network's settings that do not fit together."""
+    for names, part in ((("widths", "depths"), "stage"), (("kernels", "dilations"), "branch")):
+        lists = {name: model[name] for name in names if OmegaConf.is_list(OmegaConf.select(model, name))}
+        if len({len(entries) for entries in lists.values()}) > 1:
+            given = " and ".join(f"model.{name}={as_typed(list(entries))}" for name, entries in lists.items())
+            raise CommandError(f"{given}: there must be one entry a {part}")
 
 
 def constructor_arguments(target: str) -> set[str] | None:

@@ -32,7 +32,7 @@ def try_out(
     candidate.
     """
     device = machines[0].device
-    most = batch_size if device.type == "cuda" else max(2, batch_size // 2)
+    most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm over one value has no meaning
     images = torch.randn(most, *image_shape, device=device)
     trial = Trial(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
     state.model.train()

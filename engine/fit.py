@@ -92,7 +92,7 @@ def train_epoch(
             average.update(state.model, epoch=state.step / steps)
         signal, due = train_step.ranks.agreed(stop.signal, checkpoints.due(state.step))
         if state.step % steps and (signal or due):
-            require_finite(state, epoch_record(state, train))
+            require_finite(state, epoch_record(state, train), is_over=False)
             checkpoints.save("last", state)
             heed(signal)
     record = epoch_record(state, train)
@@ -119,15 +119,18 @@ def epoch_record(state: TrainState, train: TrainLoader) -> dict[str, float]:
     }
 
 
-def require_finite(state: TrainState, record: dict[str, float]) -> None:
-    """Raise Diverged if the loss in an epoch, in training or in validation, or a weight is no longer a number."""
+def require_finite(state: TrainState, record: dict[str, float], *, is_over: bool = True) -> None:
+    """Raise Diverged if the loss in an epoch, in training or in validation, or a weight is no longer a number.
+
+    Or if an epoch that `is_over` had no batch at all that was not skipped.
+    """
     totals, epoch, rate = state.read_totals(), f"epoch {record['epoch']}", record["learning_rate"]
     found = None
     if not math.isfinite(record["train_loss"]):
         found = f"the train loss became {record['train_loss']} in step {totals.finite_steps + 1} of {epoch}"
     elif not math.isfinite(record.get("val_loss", 0.0)):
         found = f"the val loss became {record['val_loss']} in {epoch}"
-    elif state.skipped and not totals.images:
+    elif is_over and state.skipped and not totals.images:
         found = f"no batch of {epoch} had a finite loss and gradient"
     elif not math.isfinite(state.weight_norm()):
         found = f"a weight is no longer a number in {epoch}"

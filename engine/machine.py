@@ -9,7 +9,7 @@ from engine.errors import RunError
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ONLY_ON_GPU = ("fp16", "tf32")
+LACKING = {"cpu": ("fp16", "tf32"), "mps": ("tf32",)}  # precisions, by the kind of device
 
 
 class DeviceError(RunError):
@@ -80,10 +80,9 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """The precision by name, or for "auto" the first of `precisions`. Raises DeviceError."""
     if name == "auto":
         name = precisions(device)[0]
-    if name in ONLY_ON_GPU and device.type == "cpu":
-        raise DeviceError(f"trainer.precision={name} needs a GPU; a CPU trains in fp32 or bf16")
-    if name == "tf32" and device.type != "cuda":
-        raise DeviceError(f"trainer.precision=tf32 needs a GPU by NVIDIA, not {device.type}")
+    if name in LACKING.get(device.type, ()):
+        what = "a GPU; a CPU trains in fp32 or bf16" if device.type == "cpu" else f"a GPU by NVIDIA, not {device.type}"
+        raise DeviceError(f"trainer.precision={name} needs {what}")
     return Precision(name, device)
 
 

@@ -1,9 +1,12 @@
 """Networks for a notebook: what `models.create` and `models.load` do, which say what is to be given."""
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
@@ -11,15 +14,31 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from engine import build
-from engine.check import CONF, CommandError, did_you_mean, find_checkpoint
+from engine.check import (
+    CONF,
+    CommandError,
+    as_typed,
+    check_lists,
+    did_you_mean,
+    find_checkpoint,
+    keys_of_file,
+    known_keys,
+)
 from engine.checkpoint import CheckpointError, described, read
 from engine.examine.export import FACTS, facts_of, read_weights
+from engine.schema import Key
 
 
 def create(name: str, *, num_classes: int, in_channels: int, **settings: Any) -> nn.Module:
     """A network by the name of its file. Raises ValueError, or TypeError for a setting that it does not have."""
     model = OmegaConf.merge(model_settings(name), settings)
+    keys = known_keys(keys_of_model(name))
     try:
+        for setting in settings:
+            value, key = build.plain(model)[setting], keys.get(f"model.{setting}")
+            if key and (mistake := key.mistake(value, partial(OmegaConf.select, model))):
+                raise CommandError(f"{setting}={as_typed(value)}: {mistake}")
+        check_lists(model)
         return build.network(build.plain(model), num_classes=num_classes, in_channels=in_channels)
     except CommandError as error:
         raise ValueError(str(error)) from None
@@ -37,6 +56,17 @@ def model_settings(name: str) -> dict[str, Any]:
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     composed = loader.load_configuration(None, overrides=[f"+model={name}"], run_mode=RunMode.RUN)
     return build.plain(composed.model)
+
+
+def keys_of_model(name: str) -> Iterator[tuple[str, str, Key | None]]:
+    """What each key of a file of conf/model/ may be, those of the files that it inherits from first."""
+    file = CONF / "model" / f"{name}.yaml"
+    for inherited in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
+        if isinstance(inherited, str) and inherited != "_self_":
+            yield from keys_of_model(inherited)
+    for path, key in keys_of_file(file):
+        if path != ("defaults",):
+            yield f"model/{name}", ".".join(["model", *path]), key
 
 
 def load(path: str | os.PathLike[str], *, weights: str | None) -> nn.Module:

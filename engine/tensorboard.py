@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run beside its curves: how they are arranged, texts, pictures, the network's graph."""
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -108,11 +109,10 @@ def graph(model: nn.Module, train: TrainLoader) -> GraphDef:
     """The operators of a network for an image."""
     from torch.utils.tensorboard._pytorch_graph import graph as traced
 
-    training, images = model.training, train.normalize(train.images.images[:1])
+    model, images = copy.deepcopy(model), train.normalize(train.images.images[:1])  # a copy is not compiled
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, that what TensorBoard shows is made by its older tracing
         found, _ = traced(model.eval(), images)
-    model.train(training)
     return found
 
 

@@ -6,6 +6,7 @@ NeurIPS 2012; the widths of `AlexNet` are those of the same authors' one-tower n
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.layers import require_size
 
@@ -86,7 +87,6 @@ class AlexNet2012(nn.Module):
                 nn.MaxPool2d(3, 2),
             ),
         )
-        self.pool = nn.AdaptiveAvgPool2d(3)
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(dropout),
@@ -110,4 +110,7 @@ class AlexNet2012(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         require_size(images)
-        return self.head(self.pool(self.stages(PIXEL_DEVIATION * images)))
+        x = self.stages(PIXEL_DEVIATION * images)
+        if x.shape[-2:] != (3, 3):  # of larger images
+            x = F.adaptive_avg_pool2d(x, 3)
+        return self.head(x)

@@ -75,6 +75,8 @@ def test_limits_take_of_each_class_and_leave_the_validation_images_as_they_are()
 
 
 def test_too_many_validation_images_are_refused():
+    with pytest.raises(DataError, match="train_limit=4 leaves too few images for 5 classes"):
+        split(dataset(), val_size=0, train_limit=4)
     with pytest.raises(DataError, match="val_size=199 leaves too few of the 200 training images for 5 classes"):
         split(dataset(), val_size=199)
 

@@ -244,6 +244,15 @@ def test_a_resumed_run_computes_in_another_way_if_it_is_forced_to(train, trials)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_what_a_mac_lacks_is_fp32_there(precision, monkeypatch):
+    monkeypatch.setattr(build, "choose_device", lambda _: torch.device("mps"))
+    record = {"precision": precision, "memory_format": "contiguous"}
+    record["config"] = {"trainer": {"precision": "auto", "memory_format": "auto"}}
+    (way,) = build.possible_machines(composed(), record)
+    assert way.precision.name == ("fp32" if precision == "tf32" else "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
 def test_a_run_from_a_gpu_goes_on_upon_a_processor_in_fp32(precision):
     """Also a second time: what it then has on record is fp32."""
     config = composed("trainer.device=cpu", f"trainer.precision={precision}", "trainer.memory_format=contiguous")

@@ -193,6 +193,14 @@ def test_a_batch_that_is_skipped_changes_nothing_but_the_count(train, monkeypatc
     assert 0 < record["train_loss"] < 10
 
 
+def test_a_skipped_batch_does_not_end_the_run_at_a_checkpoint_behind_it(train, monkeypatch):
+    """Though it was the first of its epoch, of which so far there is nothing."""
+    spoil(monkeypatch, {0})
+    run = train("trainer.on_nonfinite=skip", "trainer.max_epochs=1", "trainer.checkpoint_every_steps=1")
+    assert run.result["status"] == "finished"
+    assert run.metrics[0]["skipped_steps"] == 1
+
+
 def test_without_trouble_skipping_changes_nothing(train):
     runs = [train(f"trainer.on_nonfinite={choice}") for choice in ("stop", "skip", "rollback")]
     weights = [run.checkpoint()["state"]["model"] for run in runs]

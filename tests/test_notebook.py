@@ -1,6 +1,7 @@
 """Networks for a notebook: created by name, and loaded with what their user needs."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,10 +60,26 @@ def test_a_network_is_the_one_that_a_run_trains(name, settings, overrides):
 def test_what_there_is_not_is_refused():
     with pytest.raises(ValueError, match=r"^resnet21: there is no such network, did you mean resnet20 or resnet32\?"):
         models.create("resnet21", num_classes=10)
-    with pytest.raises(ValueError, match="width=3 is odd"):
+    with pytest.raises(ValueError, match="width=3: must be a whole number >= 2, <= 4096, multiple of 2"):
         models.create("shake_shake26_2x32d", num_classes=10, width=3)
     with pytest.raises(TypeError, match="widht"):
         models.create("resnet20", num_classes=10, widht=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "why"),
+    [
+        ("resnet20", {"shortcut": "D"}, "shortcut=D: must be A or A_symmetric or B or C"),
+        ("resnet20", {"depths": [3, 3]}, "depths=[3,3]: there must be one entry a stage"),
+        ("se_resnet20", {"widths": (16, 32)}, "must be one entry a stage"),
+        ("lenet5", {"pooling": "min"}, "pooling=min: must be max or average"),
+        ("shake_shake26_2x32d", {"forward_mixing": "bad"}, "forward_mixing=bad: must be "),
+        ("mobilenet_v2", {"width": 0}, "width=0: must be a number >= 0.01, <= 32"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_as_on_the_command_line(name, settings, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        models.create(name, num_classes=10, **settings)
 
 
 def test_another_hydra_goes_on(tmp_path):

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.command import command_line
 from engine.leaderboard import read_run
 from engine.rundir import RunDirectory
+from engine.runtime import random_states, restore_random_states
 from engine.step import TrainStep
 
 # Every part of the state is in use: momentum, all regularizers, two kinds of schedule at once.
@@ -412,3 +413,13 @@ def test_what_is_noted_of_a_run_follows_settings_that_were_forced(train, tmp_pat
     assert yaml.safe_load((noted / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert yaml.safe_load((noted / "hydra.yaml").read_text())["hydra"]["runtime"]["choices"]["scheduler"] == "cosine"
     assert read_run(directory).setting("scheduler") == "cosine"
+
+
+@pytest.mark.parametrize(("then", "now"), [(1, 3), (3, 1), (2, 2), (2, 0)])
+def test_random_numbers_of_the_gpus_that_there_were_and_are_go_on(monkeypatch, then, now):
+    """A job of a sweep sees one of several, and goes on where all are seen."""
+    states, found = {**random_states(), "cuda": [f"of {number}" for number in range(then)]}, {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: now)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: found.update({device: state}))
+    restore_random_states(states)
+    assert found == {number: f"of {number}" for number in range(min(then, now))}

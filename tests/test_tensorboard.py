@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import SMALL, composed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+import models
 from data.dataset import Images
 from engine import build, tensorboard
 from engine.drawing import BLUE, MOST_CLASSES, confusion, tiles
@@ -125,4 +126,12 @@ def test_the_graph_is_kept_on_request(train):
     assert not EventAccumulator(str(train().directory.tensorboard)).Reload().Tags()["graph"]
     events = EventAccumulator(str(train("trainer.graph=true").directory.tensorboard)).Reload()
     names = [node.name for node in events.Graph().node]
+    assert any("head" in name for name in names)
+
+
+def test_the_graph_of_a_network_whose_calls_are_compiled():
+    config, network = composed(*SMALL), models.create("lenet5", num_classes=10)
+    loaders = build.loaders(config, build.splits(config), build.possible_machines(config)[0])
+    network.compile()
+    names = [node.name for node in tensorboard.graph(network, loaders.train).node]
     assert any("head" in name for name in names)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -33,5 +34,10 @@ def load_memory(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(state)
+    for parameter, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                # Fused updates go through memory, whatever the order of the numbers there.
+                memory[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)

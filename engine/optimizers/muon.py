@@ -11,7 +11,7 @@ matrices, and what has a single output or a single input to each output, as dept
 is nothing to make orthogonal. A grouped convolution counts as one matrix, not as one for each group.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -76,20 +76,44 @@ class Muon(Optimizer):
             matrix.grad = None  # else the gradient's memory would be held until the next step
 
     def state_dict(self) -> dict[str, Any]:
-        """The groups' rates, and what torch's optimizers remember."""
-        return super().state_dict() | {"inner": [optimizer.state_dict() for optimizer in self.inner]}
+        """The groups' rates, and what torch's optimizers remember: of a weight in its own shape."""
+        inner = [self.changed(optimizer, optimizer.state_dict(), as_weight) for optimizer in self.inner]
+        return super().state_dict() | {"inner": inner}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go back to where `state_dict()` was taken."""
         super().load_state_dict(state_dict)
         for optimizer, state in zip(self.inner, state_dict["inner"], strict=True):
-            load_memory(optimizer, state)
+            load_memory(optimizer, self.changed(optimizer, state, as_matrix))
+
+    def changed(self, optimizer: Optimizer, state: dict[str, Any], change: Callable[..., Tensor]) -> dict[str, Any]:
+        """The state of one of torch's optimizers with what it remembers of matrices changed, as their weights lie."""
+        weight_of = {matrix: weight for weight, matrix in self.matrices}
+        weights = [weight_of.get(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+        memories = {
+            number: {
+                name: change(value, like=weights[number]) if weights[number] is not None else value
+                for name, value in memory.items()
+            }
+            for number, memory in state["state"].items()
+        }
+        return state | {"state": memories}
+
+
+def as_weight(matrix: Tensor, *, like: Tensor) -> Tensor:
+    """What is remembered of a weight as a matrix (`as_matrix`), in the weight's shape: in any memory format."""
+    weight = torch.empty_like(like, dtype=matrix.dtype)
+    as_matrix(weight, like=like).copy_(matrix)
+    return weight
 
 
 def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
     """A weight or its gradient [outputs, ...] as [outputs, n], the columns in the order of the weight's memory.
 
-    That makes it a view of a weight in any memory format; Newton-Schulz does not care in which order columns are.
+    That makes it a view of a weight in any memory format; Newton-Schulz does not care in which order columns are. What
+    has another number of dimensions, a matrix out of an older checkpoint, stays as it is.
     """
+    if tensor.ndim != like.ndim:
+        return tensor
     order = sorted(range(1, like.ndim), key=like.stride, reverse=True)
     return tensor.permute(0, *order).flatten(1)
