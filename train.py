@@ -71,6 +71,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
         raise Diverged(f"{error}; {parts.checkpoints}") from None
     report.conclude(figures, run, choices["expected"])
     parts.checkpoints.require_saved()
+    report.require_kept(run)
 
 
 if __name__ == "__main__":

@@ -258,10 +258,7 @@ def timeouts(overrides: Sequence[str]) -> list[str]:
 
 def run_directory(config: DictConfig, hydra: DictConfig) -> RunDirectory:
     """Where this run's files lie, and what is noted there of its settings."""
-
-    def composed() -> dict[str, str]:
-        return {"config.yaml": OmegaConf.to_yaml(config), "hydra.yaml": OmegaConf.to_yaml({"hydra": hydra})}
-
+    composed = {"config.yaml": OmegaConf.to_yaml(config), "hydra.yaml": OmegaConf.to_yaml({"hydra": hydra})}
     return RunDirectory(Path(hydra.runtime.output_dir), words=hydra.overrides.task, composed=composed)
 
 

@@ -104,10 +104,7 @@ def final_test(parts: Parts) -> tuple[dict[str, Any], Evaluation]:
 
 
 def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any] | None) -> None:
-    """Say how it went and, if a recipe says so, what was expected; where the run is, and how to look at its curves.
-
-    Raises NotSaved where the result could not be kept.
-    """
+    """Say how it went and, if a recipe says so, what was expected; where the run is, and how to look at its curves."""
     whose = "" if figures["chosen_weights"] == "model" else f"{figures['chosen_weights']} "
     by_epoch = f"{whose}of epoch {figures['chosen_epoch']}"
     by_epoch += ", the best in validation" if figures["test_accuracy_best"] is not None else ""
@@ -124,5 +121,9 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
         say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
     say(f"curves: tensorboard --logdir {run.root}")
+
+
+def require_kept(run: RunDirectory) -> None:
+    """Raise NotSaved where the result that has been said could not be written."""
     if leads() and run.status != "finished":
         raise NotSaved(f"{run.result.name} of {run} could not be written: the result above is kept nowhere else")

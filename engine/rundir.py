@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,13 +64,13 @@ def laid_out(content: Any, margin: str = "") -> str:
 class RunDirectory:
     """The directory of one run. As text: relative to where the user stands, if it is below.
 
-    `words` are what the command line says, which the directory keeps for a run that goes on, and `composed` makes what
-    Hydra notes beside them of what they come to: the content of files by name.
+    `words` are what the command line says, which the directory keeps for a run that goes on, and `composed` what Hydra
+    notes beside them of what they come to: the content of files by name.
     """
 
     path: Path
     words: Sequence[str] = ()
-    composed: Callable[[], Mapping[str, str]] = field(default=dict, compare=False, repr=False)
+    composed: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         relative = os.path.relpath(self.path)
@@ -126,7 +126,7 @@ class RunDirectory:
         text = yaml.safe_dump(kept)
         if not (self.overrides.exists() and self.overrides.read_text() == text):
             self.overrides.parent.mkdir(parents=True, exist_ok=True)
-            for name, content in {**self.composed(), self.overrides.name: text}.items():
+            for name, content in {**self.composed, self.overrides.name: text}.items():
                 write_text(self.overrides.with_name(name), content)
 
     def provide(self) -> None:

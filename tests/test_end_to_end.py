@@ -23,7 +23,7 @@ from engine import build
 from engine.checkpoint import NotSaved
 from engine.distributed import Ranks
 from engine.evaluate import evaluate
-from engine.report import conclude, final_test
+from engine.report import final_test, require_kept
 from engine.rundir import RunDirectory
 
 
@@ -148,10 +148,10 @@ def test_of_several_processes_the_answers_of_all_are_shown(tmp_path):
 
 def test_a_result_that_could_not_be_kept_is_no_success(train):
     run = train("trainer.max_epochs=1")
-    figures = run.result
+    require_kept(run.directory)
     run.directory.result.write_text('{"status": "running"}')
     with pytest.raises(NotSaved, match=r"result\.json of .* could not be written"):
-        conclude(figures, run.directory, None)
+        require_kept(run.directory)
 
 
 def test_a_sweep_leaves_a_run_for_each_job(command, tmp_path):
