@@ -6,6 +6,8 @@ time at all, so that the share is rather too large.
 """
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +18,6 @@ from unittest.mock import patch
 import torch
 
 from bench.sides import Ours, parser
-from bench.start import seconds_to_import
 from bench.timing import rate, surroundings
 from engine import build, report, tensorboard
 from engine.logging import RunLog
@@ -52,11 +53,10 @@ def timed(calls: Sequence[tuple[type, str]]) -> Iterator[list[float]]:
 
 
 def importing(rounds: int) -> float:
-    """Seconds that importing TensorBoard's writer takes beyond importing torch."""
-    modules = "torch", "torch, torch.utils.tensorboard"
-    times = zip(*([seconds_to_import(module) for module in modules] for _ in range(rounds)), strict=True)
-    without, with_writer = map(statistics.median, times)
-    return with_writer - without
+    """Seconds that importing TensorBoard's writer takes where torch has been imported, each time in a new process."""
+    program = "import time, torch; begun = time.perf_counter(); import torch.utils.tensorboard"
+    command = [sys.executable, "-c", f"{program}; print(time.perf_counter() - begun)"]
+    return statistics.median(float(subprocess.check_output(command, text=True)) for _ in range(rounds))
 
 
 def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
@@ -72,7 +72,7 @@ def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
                 rates.append(rate(ours))
                 spent.append(sum(seconds))
             figures, tested = report.final_test(parts)
-            log.show(tensorboard.ending(tested, parts.loaders.test.images, parts.splits.classes))
+            log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
             log.finish(figures, hyperparameters=build.hyperparameters(config, choices, []))
         ending = sum(seconds) - spent[-1]
     epoch = statistics.median(after - before for before, after in pairwise(spent))
