@@ -353,8 +353,9 @@ def importances(study: "optuna.Study", keys: Sequence[str]) -> dict[str, float]:
     """How much each setting matters, in shares of 1; nothing where there is too little to go by."""
     import optuna
 
-    known = [key for key in keys if any(key in trial.params for trial in finished(study))]
-    if len(known) < 2 or len(finished(study)) < ENOUGH:
+    ended = finished(study)
+    known = [key for key in keys if any(key in trial.params for trial in ended)]
+    if len(known) < 2 or len(ended) < ENOUGH:
         return {}
     return optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), params=known
