@@ -304,9 +304,8 @@ def check_values(config: DictConfig, keys: dict[str, Key | None], overrides: Seq
     """Hold each value to what the comment beside its key says; the first key that must be given and is not, or None."""
     typed = {override.key_or_group: override.input_line for override in overrides}
     missing = None
-    for name, key in sorted(
-        keys.items(), key=lambda item: item[0].startswith("hydra.")
-    ):  # these follow from the others
+    # Hydra's own come last, since they follow from the others.
+    for name, key in sorted(keys.items(), key=lambda item: item[0].startswith("hydra.")):
         if name.startswith("hydra.") and not (key and key.form):
             continue
         try:

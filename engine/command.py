@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import slurm
 from engine.check import CONF, CommandError, check, own_groups
-from engine.console import one_line, say, tell
+from engine.console import end_once_unread, one_line, say, tell
 from engine.overrides import MISTAKES, jobs, key_of, meant, parse, reason
 from engine.rank import has_begun_again, is_one_of_several, leads, note_over, over
 from engine.resume import in_its_own_directory, in_place_of_directory, with_resumed
@@ -54,13 +54,15 @@ def command_line(config_name: str) -> list[DictConfig]:
     register_resolvers()
     try:
         arguments = parse_flags()
+        to_run = arguments.cfg is None and arguments.info is None
+        if arguments.help or arguments.hydra_help or not to_run:
+            end_once_unread()
         if arguments.help or arguments.hydra_help:
             sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # whatever else was typed
             return []
         if arguments.shell_completion:
             check_completion(arguments.overrides)
             return []
-        to_run = arguments.cfg is None and arguments.info is None
         overrides = going_on(arguments.overrides) if has_begun_again() else arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Hydra's and OmegaConf's, of what is refused anyway

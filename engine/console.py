@@ -2,9 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import textwrap
-from contextlib import suppress
+from typing import TextIO
 
 from engine.rank import leads
 
@@ -12,9 +13,22 @@ say = logging.getLogger("cifar").info
 
 
 def tell(text: str) -> None:
-    """Print a line from where no logging is set up; if the terminal was closed, nothing."""
-    with suppress(OSError):
+    """Print lines from where no logging is set up; once nobody reads them (`| head`), nothing."""
+    try:
         print(text, flush=True)
+    except OSError:
+        write_to_nowhere(sys.stdout)
+
+
+def write_to_nowhere(stream: TextIO) -> None:
+    """From now on nothing comes of what is written there, and what could not be written is no mistake at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def end_once_unread() -> None:
+    """From now on end without a word, as other programs do, where something is printed that nobody reads any more."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def one_line(text: str) -> str:
@@ -42,6 +56,6 @@ class Console(logging.StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by logging where a line could not be written."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            write_to_nowhere(self.stream)
         else:
             super().handleError(record)

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import held_out, known_of, trained_on
+from engine.console import tell
 from engine.overrides import reason
 from engine.plot import count, duration, rounded
 from engine.signals import Interrupted, Signals
@@ -79,11 +80,11 @@ def announce(configs: Sequence[DictConfig]) -> None:
         with Signals():
             found = kinds(todo)
             if sum(kind.image_passes * len(kind.jobs) for kind in found) >= WORTH:
-                print("\n".join(lines(found, costs(found), len(configs))), flush=True)
+                tell("\n".join(lines(found, costs(found), len(configs))))
     except Interrupted as interruption:
         raise SystemExit(interruption.exit_status) from None
     except Exception as error:
-        print(f"no estimate: {' '.join(reason(error).split())}", flush=True)
+        tell(f"no estimate: {' '.join(reason(error).split())}")
     finally:
         release_gpu()
 

@@ -174,12 +174,14 @@ class Row:
 def rows(runs: Sequence[Run]) -> list[Row]:
     """Finished runs by configuration, the best in validation first; of several with the same seed the last one."""
     keys = varied(runs)
-    done = [
-        list({run.result["seed"]: run for run in members}.values())
-        for members in configurations(run for run in runs if run.is_finished)
-    ]
+    done = [one_a_seed(members) for members in configurations(run for run in runs if run.is_finished)]
     found = [Row({key: members[0].setting(key) for key in keys}, members) for members in done]
     return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), *row.settings.values()))
+
+
+def one_a_seed(runs: Iterable[Run]) -> list[Run]:
+    """The last of the finished runs with each seed: an equal run says nothing of the scatter."""
+    return list({run.result["seed"]: run for run in runs}.values())
 
 
 def deviation(values: Sequence[float]) -> float | None:

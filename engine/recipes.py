@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from engine.leaderboard import Run, deviation, read_runs
+from engine.console import tell
+from engine.leaderboard import Run, deviation, one_a_seed, read_runs
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -129,14 +130,13 @@ RESULT_COLUMNS = ("recipe", "data set", "seeds", "test, %", "published, %", "dif
 def result_row(found: tuple[tuple[str, str], list[Run]]) -> Sequence[str]:
     """The cells of one recipe on one data set, in the order of RESULT_COLUMNS."""
     (recipe, dataset), runs = found
-    by_seed = {run.result["seed"]: 100 * run.result["test_accuracy"] for run in runs}
-    accuracies, expected = list(by_seed.values()), runs[0].result["expected"]
+    accuracies, expected = [100 * run.result["test_accuracy"] for run in one_a_seed(runs)], runs[0].result["expected"]
     mean, spread = statistics.fmean(accuracies), deviation(accuracies)
     difference = mean - expected["test_accuracy"]
     return (
         recipe,
         dataset,
-        str(len(by_seed)),
+        str(len(accuracies)),
         f"{mean:.2f}{'' if spread is None else f' +- {spread:.2f}'}",
         goal(test_accuracy=expected["test_accuracy"], tolerance=expected["tolerance"]),
         f"{difference:+.2f}",
@@ -159,9 +159,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", nargs="*", type=Path, metavar="DIRECTORY", help=help_)
     arguments = parser.parse_args()
     if arguments.results is None:
-        print(as_markdown() if arguments.markdown else as_text())
+        tell(as_markdown() if arguments.markdown else as_text())
     else:
         directories = arguments.results or [Path("outputs"), Path("multirun")]
         if missing := [directory for directory in arguments.results if not directory.is_dir()]:
             parser.exit(2, f"python -m engine.recipes: {missing[0]}: no such directory\n")
-        print(results(run for directory in directories for run in read_runs(directory)))
+        tell(results(run for directory in directories for run in read_runs(directory)))

@@ -10,6 +10,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from engine.check import CommandError
+from engine.console import tell
 from engine.overrides import MISTAKES, key_of, parse, reason
 from engine.rank import leads
 from engine.rundir import RunDirectory
@@ -59,7 +60,7 @@ def newest_unfinished(overrides: Sequence[str]) -> list[str]:
     found = next((run for run in newest_first if run.status != "finished" and is_same(run, wanted)), None)
     if leads():
         what = f"going on with {found}" if found else "there is no unfinished run of these settings, a new one begins"
-        print(f"resume=auto: {what}")
+        tell(f"resume=auto: {what}")
     return in_place_of_directory(overrides, found) if found else list(overrides)
 
 

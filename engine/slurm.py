@@ -64,7 +64,7 @@ def attend(lost: list[str]) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))  # jobs begin with another program than this
         if launcher._EXECUTOR == "local":  # which begins all jobs at once
             os.environ.setdefault("OMP_NUM_THREADS", str(max(joblib.cpu_count() // len(job_overrides), 1)))
-        print(f"{len(job_overrides)} jobs are handed over; what they say is in {directory}/.submitit/", flush=True)
+        tell(f"{len(job_overrides)} jobs are handed over; what they say is in {directory}/.submitit/")
         try:
             return launch(launcher, job_overrides, initial_job_idx)
         except (FailedJobError, ValueError) as error:  # sbatch refuses, or submitit does

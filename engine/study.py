@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import leaderboard, plot
+from engine.console import tell
 from engine.errors import Pruned, RunError
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ class Search:
             said = f"val accuracy {100 * value:.2f} %" if run.is_finished else status
             best = self.best()
             so_far = f"; the best is {100 * best.value:.2f} % of trial {best.number}" if best else ""
-            print(f"trial {number}: {said}{so_far}", flush=True)
+            tell(f"trial {number}: {said}{so_far}")
 
     def best(self) -> "optuna.trial.FrozenTrial | None":
         """The trial with the highest accuracy; None before any is finished."""

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import beside, slots, slurm
 from engine.check import did_you_mean
-from engine.console import Console, say
+from engine.console import Console, say, tell
 from engine.errors import Pruned
 from engine.memory import memory_explained
 from engine.overrides import jobs, reason
@@ -190,13 +190,13 @@ def show(directory: Path) -> None:
     from engine import leaderboard
 
     runs = leaderboard.read_runs(directory)
-    print(f"\n{leaderboard.as_text(runs)}", flush=True)
+    tell(f"\n{leaderboard.as_text(runs)}")
     if any(run.is_finished for run in runs):
         try:
             leaderboard.write(runs, directory)
-            print(f"\nwritten to {RunDirectory(directory)}: leaderboard.md, leaderboard.csv, pictures", flush=True)
+            tell(f"\nwritten to {RunDirectory(directory)}: leaderboard.md, leaderboard.csv, pictures")
         except OSError as error:
-            print(f"\n{RunDirectory(directory)}: nothing can be written there ({error.strerror})", flush=True)
+            tell(f"\n{RunDirectory(directory)}: nothing can be written there ({error.strerror})")
 
 
 def which_sweep(directory: Path) -> str:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine import study, sweep
 from engine.check import CommandError, check
 from engine.command import leave
+from engine.console import tell
 from engine.errors import RunError
 from engine.overrides import MISTAKES, key_of, parse
 from engine.rundir import RunDirectory
@@ -97,14 +98,14 @@ class StudySweeper(Sweeper):
         """Say which trial is the best and how to repeat it, and draw the study."""
         best = self.search.best()
         if best is None:
-            return print("\nno trial is finished", flush=True)
+            return tell("\nno trial is finished")
         words = [word for word in self.fixed if not key_of(word).startswith("sweep")]
-        print(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
-        print(f"python train.py {shlex.join([*words, *chosen(best.params)])}", flush=True)
+        tell(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
+        tell(f"python train.py {shlex.join([*words, *chosen(best.params)])}")
         try:
             study.draw(self.search.study, directory / "study.png")
         except OSError as error:
-            print(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})", flush=True)
+            tell(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})")
 
 
 def chosen(params: Mapping[str, Any]) -> list[str]:

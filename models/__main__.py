@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.console import tell
+
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 HEAD = re.compile(
     r"# (?P<title>.+?)\. (?P<authors>.+), (?P<year>\d{4}), (?P<place>.+)\.\n"
@@ -64,4 +66,4 @@ def as_markdown() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models", description="Print every network of the zoo.")
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    print(as_markdown() if parser.parse_args().markdown else as_text())
+    tell(as_markdown() if parser.parse_args().markdown else as_text())

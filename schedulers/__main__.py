@@ -26,6 +26,7 @@ from engine.check import (
     steps_per_epoch,
 )
 from engine.command import initialized, leave, refuse_flag, register_resolvers
+from engine.console import tell
 from engine.overrides import MISTAKES, jobs
 from engine.resume import with_resumed
 from schedulers import fed_part
@@ -225,7 +226,7 @@ def draw(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, file: Path) -
 
 def say(lines: Sequence[str]) -> None:
     """Print the lines."""
-    print(printable("\n".join(lines), sys.stdout.encoding))
+    tell(printable("\n".join(lines), sys.stdout.encoding))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The real commands, as a user types them, from an empty directory."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -343,6 +344,42 @@ def test_a_reader_who_leaves_stops_nothing(tmp_path, asked_to_stop, epochs, ends
     assert process.returncode == ends_as
     status = json.loads((tmp_path / "run" / "result.json").read_text())["status"]
     assert status == ("interrupted" if asked_to_stop else "finished")
+
+
+def test_without_a_reader_a_sweep_goes_on_as_well(tmp_path):
+    words = [sys.executable, str(ROOT / "train.py"), "-m", *SMALL, "seed=0,1", "trainer.max_epochs=1", "sweep=seeds"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("multirun/seeds/*/result.json")]
+    assert [result["status"] for result in results] == ["finished"] * 2
+    assert (tmp_path / "multirun" / "seeds" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "ends_as"),
+    [
+        ("-m models", 0),
+        ("-m engine.recipes", 0),
+        ("-m schedulers --png=curve.png", 0),
+        ("train.py --help", -signal.SIGPIPE),
+        ("train.py --cfg job", -signal.SIGPIPE),
+        ("evaluate.py --help", -signal.SIGPIPE),
+    ],
+)
+def test_what_nobody_reads_ends_without_a_word(words, ends_as, tmp_path):
+    """As in `python -m models | head -1`."""
+    program, *rest = words.split()
+    command = [sys.executable, *([program] if program == "-m" else [str(ROOT / program)]), *rest]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == ends_as
+    assert (tmp_path / "curve.png").is_file() == ("schedulers" in rest)
 
 
 @pytest.mark.slow
