@@ -11,6 +11,7 @@ import yaml
 from conftest import composed
 from safetensors import safe_open
 from test_command import answer
+from test_zoo import SMALL_FAMILIES
 from torch import nn
 
 import evaluate
@@ -97,10 +98,7 @@ def test_a_network_can_be_captured_for_any_number_of_images(name):
 
 @with_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lenet5_1998", "alexnet", "alexnet_2012", "vgg11", "googlenet", "inception_v2",
-    "inception_v3", "inception_v4", "inception_resnet_v1", "inception_resnet_v2", "resnet20", "preresnet110", "wrn16_8",
-    "resnext29_32x4d", "densenet100bc", "se_resnet20", "bam_resnet20", "cbam_resnet20", "ge_resnet56", "sknet26",
-    "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shake_shake26_2x32d", "airbench94"])  # fmt: skip
+@pytest.mark.parametrize("name", [*SMALL_FAMILIES, "lenet5_1998"])
 def test_a_network_is_exported_to_onnx(name, tmp_path):
     import onnx
 

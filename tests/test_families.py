@@ -9,7 +9,7 @@ from conftest import SMALL, composed
 from omegaconf import DictConfig
 from test_examine import Text
 from test_explain import SHORT, SLOW
-from test_zoo import make, multiply_adds, parameters, settling
+from test_zoo import SMALL_FAMILIES, make, multiply_adds, parameters, settling
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +21,6 @@ from engine.examine import cost, tables
 from engine.rundir import RunDirectory
 
 IMAGES = 20  # to test on, two of each class
-NAMES = [name for name in SHORT if name != "inception_resnet_v2"]  # v1's family, in twice its time
 
 
 def checkpoint_of(name: str, place: Path) -> Images:
@@ -62,7 +61,9 @@ def quick(monkeypatch):
         monkeypatch.setattr(cost, name, value)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SMALL_FAMILIES]
+)
 def test_a_checkpoint_of_every_family(name, report, export, tmp_path, monkeypatch, quick):
     """What the files say of it is what comes of it by other ways."""
     images = checkpoint_of(name, tmp_path)
