@@ -223,14 +223,18 @@ def test_dropout_reaches_the_network(name):
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_sam_takes_the_gradient_uphill(batch, adaptive, micro_batches):
-    """Beside equation 2 worked out tensor by tensor; adaptive: equation 11 of ASAM."""
+    """Beside equation 2 worked out tensor by tensor; adaptive: equation 11 of ASAM, and its code's constant."""
     images, labels = batch
     ours, theirs = network(), network()
-    train_step(sam=SAM(radius=0.1, adaptive=adaptive), micro_batches=micro_batches)(fresh_state(ours), images, labels)
+    sam = SAM(radius=0.1, adaptive=adaptive, eta=0.2)
+    train_step(sam=sam, micro_batches=micro_batches)(fresh_state(ours), images, labels)
 
     F.cross_entropy(theirs(images), labels).backward()
     own = [parameter.detach().clone() for parameter in theirs.parameters()]
-    units = [weight.abs() if adaptive else torch.ones_like(weight) for weight in own]
+    units = [
+        weight.abs() + 0.2 if adaptive and "bias" not in name else torch.ones_like(weight)
+        for (name, _), weight in zip(theirs.named_parameters(), own, strict=True)
+    ]
     scaled = [unit * parameter.grad for unit, parameter in zip(units, theirs.parameters(), strict=True)]
     length = torch.cat([part.flatten() for part in scaled]).norm()
     with torch.no_grad():
@@ -251,7 +255,7 @@ def test_sam_counts_a_batch_once(batch):
     """In the totals and in batch norm's statistics, which are those of the weights themselves."""
     images, labels = batch
     states = []
-    for sam in (None, SAM(radius=0.5, adaptive=False)):
+    for sam in (None, SAM(radius=0.5, adaptive=False, eta=0.0)):
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(3600, 10)
@@ -270,7 +274,7 @@ def test_sam_survives_gradients_that_overflow():
     model[0].weight.grad = torch.full_like(model[0].weight, float("inf"))
     model[1].weight.grad = torch.ones(4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with SAM(radius=0.1, adaptive=False).at_worst_neighbour(model):
+    with SAM(radius=0.1, adaptive=False, eta=0.0).at_worst_neighbour(model):
         assert model(torch.randn(2, 3, 8, 8)).isnan().any()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
