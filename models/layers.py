@@ -205,8 +205,10 @@ def places(
     """The places of `depths` blocks a stage: each stage but the first halves the image with its first block.
 
     The rates of stochastic depth and of ShakeDrop grow in a straight line to those given at the last
-    block (Huang et al. 2016, sec. 3); DropBlock is at work in the last two stages.
+    block (Huang et al. 2016, sec. 3); DropBlock is at work in the last stage, and weakly in the one before it.
     """
+    last = len(depths) - 1
+    drop_blocks = {last - 1: drop_block.quarter(), last: drop_block} if drop_block else {}
     number = 0
     for stage, depth in enumerate(depths):
         for position in range(depth):
@@ -219,7 +221,7 @@ def places(
                 size=32 // 2**stage,
                 drop_path=drop_path * way,
                 shake_drop=shake_drop * way,
-                drop_block=drop_block if stage >= len(depths) - 2 else None,
+                drop_block=drop_blocks.get(stage),
             )
 
 

@@ -155,6 +155,8 @@ def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two
         rows = [module for module in block.modules() if isinstance(module, nn.Sequential)]
         convolutions = sum(isinstance(module, nn.Conv2d) for module in block.residual.modules())
         assert sum(DropBlock in map(type, row) for row in rows) == convolutions + 1
+    for stage, rate in ((second_last, 0.025), (last, 0.1)):
+        assert {module.rate for module in stage.modules() if isinstance(module, DropBlock)} == {rate}
 
 
 def test_resnext_blocks_three_forms_agree():
