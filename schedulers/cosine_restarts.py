@@ -23,7 +23,7 @@ class CosineRestarts:
     def __call__(self, epoch: float) -> float:
         length = as_epoch(self.period, self.end)
         rest = max(epoch - self.start, 0.0)
-        while rest >= length:
+        while rest > length - 1e-9:  # 390 times a 390th of an epoch need not be quite one in floating point
             rest -= length
             length *= self.multiplier
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * rest / length)) / 2

@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT, composed, option_names
 from torch import nn
 
+import models
 from engine import build
 from engine.optimizers import load_memory
 from engine.optimizers.muon import as_matrix
@@ -329,6 +330,25 @@ def test_every_second_step_goes_back():
     assert seen == pytest.approx(by_hand, rel=1e-12)
 
 
+@pytest.mark.parametrize("fused", ["true", "false"])
+def test_a_step_that_overflows_does_not_bring_the_step_back_nearer(fused):
+    """Which in fp16 a fused kernel is told, and nobody else."""
+    layer = one_weight()
+    optimizer = optimizer_of("sgd_lookahead", layer, "optimizer.k=2", f"optimizer.fused={fused}")
+    other_layer = one_weight()
+    other = optimizer_of("sgd_lookahead", other_layer, "optimizer.k=2")
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for gradient in (0.5, math.inf, -1.0, 2.0):
+        scaler.scale((layer.weight * gradient).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if math.isfinite(gradient):
+            other_layer.weight.grad = torch.full_like(layer.weight, gradient)
+            other.step()
+        assert layer.weight.item() == pytest.approx(other_layer.weight.item(), rel=1e-12)
+
+
 # Muon
 
 
@@ -343,7 +363,7 @@ def newton_schulz(matrix: np.ndarray) -> np.ndarray:
 
 def test_muon_by_hand():
     """On diagonal matrices the iteration is that of a polynomial in each number, which begins with 3 / 5 and 4 / 5."""
-    model = nn.Sequential(*[nn.Linear(2, 2, bias=False) for _ in range(3)])
+    model = nn.Sequential(*[nn.Linear(2, outputs, bias=False) for outputs in (2, 2, 3)])
     nn.init.eye_(model[1].weight)
     optimizer = optimizer_of("muon", model)
     w, m = [1.0, 1.0], [0.0, 0.0]
@@ -401,6 +421,21 @@ def test_muon_has_the_hidden_matrices_and_adamw_the_rest():
     assert sorted(held) == sorted(names.values())
     decayed = {names[p] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {name for name in names.values() if name.endswith("weight")} - {"1.weight"}
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_heads_of_a_network_are_not_hidden(name):
+    """Those that help in training as little as the last one."""
+    heads = "auxiliary_heads" if name == "googlenet" else "auxiliary_head"
+    with torch.device("meta"):
+        model = models.create(name, num_classes=10, **{heads: True})
+        optimizer = optimizer_of("muon", model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    hidden = {names[weight] for weight, _ in optimizer.matrices}
+    ends = {name for name, parameter in model.named_parameters() if parameter.shape[:1] == (10,) and parameter.ndim > 1}
+    assert len(ends) > 1
+    assert not hidden & ends
+    assert len(hidden) > 50
 
 
 def test_a_schedule_reaches_muon_and_adamw():

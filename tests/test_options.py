@@ -2,6 +2,8 @@
 
 import random
 import re
+from collections.abc import Callable
+from functools import cache
 from itertools import combinations, permutations, product
 
 import pytest
@@ -73,6 +75,31 @@ def test_a_regularizer_makes_another_step(option):
     change = train_a_step("model=resnet20", f"regularization=[{option}]", *values)
     assert change.any()
     assert torch.equal(change, plain) == (option in {"ema", "swa"})
+
+
+@pytest.mark.parametrize("option", option_names("optimizer"))
+def test_an_optimizer_follows_every_schedule(option):
+    """From one to the next in the middle of their epochs, with what it remembers; the rate is what it is told."""
+    config = composed("model=lenet5", f"optimizer={option}", "trainer.device=cpu", "trainer.batch_size=4")
+    machine, splits = build.possible_machines(config)[0], tiny_splits()
+    state, train_step = build.state(config, splits, machine), build.train_step(config, machine)
+    images, targets = next(build.loaders(config, splits, machine).train.epoch(0))
+    for name, schedule in schedules().items():
+        before = [parameter.clone() for parameter in state.model.parameters()]
+        set_learning_rate(state.optimizer, factor := 1e-3 * schedule(1.5))
+        train_step(state, images, targets)
+        moved = [not torch.equal(*pair) for pair in zip(before, state.model.parameters(), strict=True)]
+        assert any(moved) == (factor > 0), name
+        assert all(parameter.isfinite().all() for parameter in state.model.parameters()), name
+
+
+@cache
+def schedules() -> dict[str, Callable[[float], float]]:
+    """Every schedule by name, of ten epochs."""
+    return {
+        name: make_schedule(composed(f"scheduler={name}", "trainer.max_epochs=10"))
+        for name in option_names("scheduler")
+    }
 
 
 @pytest.mark.parametrize("option", option_names("dataset"))

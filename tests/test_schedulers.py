@@ -189,6 +189,22 @@ def test_a_schedule_without_jumps_is_continuous(name, epoch):
 
 
 @pytest.mark.parametrize(
+    ("period", "epochs", "warmup_steps", "restart"), [("0.1", 3, 0, 117), ("0.1", 1, 0, 39), ("10", 60, 1000, 4900)]
+)
+def test_a_restart_is_where_it_should_be_in_floating_point(period, epochs, warmup_steps, restart):
+    """Of 390 steps an epoch; the step before it has nearly nothing left, and it has everything."""
+    config = composed(
+        f"trainer.max_epochs={epochs}",
+        "scheduler=cosine_restarts",
+        f"scheduler.period={period}",
+        *([f"scheduler.warmup_steps={warmup_steps}"] if warmup_steps else []),
+    )
+    schedule = make_schedule(config, steps_per_epoch=390)
+    assert schedule((restart - 1) / 390) < 0.01
+    assert schedule(restart / 390) == 1
+
+
+@pytest.mark.parametrize(
     ("shape", "expected"),
     [("linear", [0.1, 0.325, 1]), ("exponential", [0.1, 10**-0.75, 1]), ("constant", [0.1, 0.1, 1])],
 )

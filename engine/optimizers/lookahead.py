@@ -28,6 +28,8 @@ class LookaheadSGD(SGD):
         weight_decay: float = 0.0,
     ):
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+        # What overflows in fp16 is no step, also to the counting below: that is not left to the fused kernel.
+        self._step_supports_amp_scaling = False
         for group in self.param_groups:
             group.update(k=k, alpha=alpha, step=0)
 

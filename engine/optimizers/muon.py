@@ -6,9 +6,10 @@ Both are torch's. This class says which parameter goes where, and shows a convol
 takes matrices only, as one.
 
 Muon replaces a layer's mean gradient by the nearest matrix whose singular values are all about 1. AdamW
-takes the first and the last layer, as Jordan advises, norms' scales and shifts and all biases, which are no
-matrices, and what has a single output or a single input to each output, as depthwise convolutions have: there
-is nothing to make orthogonal. A grouped convolution counts as one matrix, not as one for each group.
+takes the first and the last layer, as Jordan advises, and what has as many outputs as the last, as auxiliary
+heads have; norms' scales and shifts and all biases, which are no matrices; and what has a single output or a
+single input to each output, as depthwise convolutions have: there is nothing to make orthogonal. A grouped
+convolution counts as one matrix, not as one for each group.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +44,8 @@ class Muon(Optimizer):
     ):
         groups = list(params)
         layers = [parameter for group in groups for parameter in group["params"] if parameter.ndim > 1]
-        hidden = {layer for layer in layers[1:-1] if min(layer.shape[:2]) > 1}
+        heads = {layer for layer in layers if layer.ndim == 2 and len(layer) == len(layers[-1])}
+        hidden = {layer for layer in layers[1:-1] if min(layer.shape[:2]) > 1} - heads
         parts = [
             {**group, "params": [parameter for parameter in group["params"] if (parameter in hidden) == is_hidden]}
             for is_hidden in (True, False)
