@@ -634,7 +634,10 @@ def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> A
     warmup = {name: options.pop(f"warmup_{name}") for name in ("epochs", "steps", "shape", "first")}
     if (steps := warmup.pop("steps")) is not None:
         if warmup["epochs"]:
-            raise CommandError("scheduler.warmup_steps and scheduler.warmup_epochs: only one of them can be given")
+            given = f"scheduler.warmup_steps={steps} and scheduler.warmup_epochs={warmup['epochs']:g}"
+            raise CommandError(
+                f"{given}: only one of them can be given, add scheduler.warmup_epochs=0 or scheduler.warmup_steps=null"
+            )
         warmup["epochs"] = steps / steps_per_epoch
         if warmup["epochs"] >= max_epochs:
             raise CommandError(
