@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # share the cores, i
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    """Begin with the same random numbers, whichever tests came before."""
+def as_in_a_new_process() -> Iterator[None]:
+    """Begin with the same random numbers, whichever tests came before, and survive a reader who leaves."""
     torch.manual_seed(0)
+    yield
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Python's own; not so behind a command that shows something
 
 
 def composed(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
