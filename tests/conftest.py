@@ -58,6 +58,14 @@ def as_in_a_new_process() -> Iterator[None]:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Python's own; not so behind a command that shows something
 
 
+@pytest.fixture
+def heeding_hangups() -> Iterator[None]:
+    """What a test starts hears of a terminal that is closed, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def composed(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
     """The configuration that these overrides make."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -382,7 +382,7 @@ def test_auto_as_a_real_command_goes_on_and_then_begins_anew(command, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal as Linux has it")
-def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path):
+def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path, heeding_hangups):
     """Nobody reads any more what it says, the progress bar included."""
     terminal, end = os.openpty()
     command = ["setsid", "--ctty", "--wait", sys.executable, str(ROOT / "train.py"), *SMALL]

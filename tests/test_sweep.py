@@ -346,7 +346,7 @@ def test_jobs_beside_each_other_end_as_jobs_behind_each_other(tmp_path):
     ("send", "number"),
     [("killpg", signal.SIGINT), ("killpg", signal.SIGHUP), ("killpg", signal.SIGTERM), ("kill", signal.SIGTERM)],
 )
-def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, send, number):
+def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, send, number, heeding_hangups):
     """Sent to all processes, as by a terminal, or to the one that waits for the others; no third job begins."""
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep_estimate=false")
     command = sweep_command(tmp_path, "seed=0,1,2", "trainer.max_epochs=5000", "sweep=s", *launcher)
