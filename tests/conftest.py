@@ -60,7 +60,7 @@ def as_in_a_new_process() -> Iterator[None]:
 
 @pytest.fixture
 def heeding_hangups() -> Iterator[None]:
-    """What a test starts hears of a terminal that is closed, also where the tests run under nohup."""
+    """A test, and what it starts, hear of a terminal that is closed, also where the tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -5,8 +5,6 @@ import math
 import pytest
 from test_zoo import FAMILIES
 
-from engine.machine import cpu_has_bf16
-
 SLOW = {"alexnet_2012", "googlenet", "inception_v2", "inception_v3", "inception_v4"}
 SLOW |= {"inception_resnet_v1", "inception_resnet_v2", "resnext29_32x4d", "sknet26", "mobilenet_v3_small"}
 
@@ -27,10 +25,7 @@ SETTINGS = {
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES]
 )
 def test_one_epoch_teaches(train, name):
-    """Plain shapes on a plain ground, which a network can learn in a minute, or some where it is slow.
-
-    Those compute in what such a machine is fastest in, as any run does unless told otherwise.
-    """
+    """Plain shapes on a plain ground, which a network can learn in a minute."""
     run = train(
         f"model={name}",
         *FAMILIES[name],
@@ -43,7 +38,6 @@ def test_one_epoch_teaches(train, name):
         "dataset.val_size=0",
         f"dataset.train_size={1000 if name in SLOW else 1500}",
         f"dataset.test_size={200 if name in SLOW else 500}",
-        f"trainer.precision={'bf16' if name in SLOW and cpu_has_bf16() else 'fp32'}",
         *SETTINGS.get(name, ()),
     )
     assert run.result["test_loss"] < 0.75 * math.log(10)

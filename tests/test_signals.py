@@ -53,7 +53,7 @@ def test_where_no_run_heeds_it_a_signal_ends_the_program_and_is_passed_on_to_nob
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_does_not_wait_for_the_jobs(capsys, clock):
+def test_a_second_signal_does_not_wait_for_the_jobs(capsys, clock, heeding_hangups):
     """But one that a shell hands on as it ends itself, when its terminal is closed, is the same request."""
     with HandOn() as asked:
         signal.raise_signal(signal.SIGHUP)
