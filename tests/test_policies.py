@@ -234,7 +234,7 @@ def random_numbers(operation) -> torch.Tensor:
 
 def trivial() -> list[list[tuple[str, float]]]:
     """TrivialAugment's draws."""
-    return our_draws(*(part[None] for part in TrivialAugment().drawn(random_numbers(TrivialAugment()))))
+    return our_draws(*TrivialAugment().drawn(random_numbers(TrivialAugment())))
 
 
 def rand() -> list[list[tuple[str, float]]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 
 LEVELS = 10
 # The paper leaves out what the test images of CIFAR-10-C are corrupted with: brightness, color, contrast, sharpness.
@@ -58,12 +58,17 @@ class AugMix(Operation):
         """The share of the original; a weight and a length for each chain; three numbers for each operation."""
         return 1 + self.chains * (2 + 3 * self.depth)
 
-    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
-        shares, kinds, sizes = self.drawn(uniform, *images.shape[2:])
-        shares = shares[:, :, None, None, None]
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """The shares, and behind them the operations: [B, 1 + chains + chains * depth * 2]."""
+        shares, kinds, sizes = self.drawn(uniform, *shape[1:])
+        return torch.cat([shares.T, as_params(kinds.flatten(0, 1), sizes.flatten(0, 1)).flatten(1)], dim=1)
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
+        shares = params[:, : 1 + self.chains].T[:, :, None, None, None]
+        chains = params[:, 1 + self.chains :].unflatten(1, (self.chains, self.depth, 2)).unbind(1)
         mixed = images * shares[0]
-        for share, *chain in zip(shares[1:], kinds, sizes, strict=True):
-            mixed += apply_in_turn(images, *chain, "bilinear") * share
+        for share, chain in zip(shares[1:], chains, strict=True):
+            mixed += apply_in_turn(images, chain, "bilinear") * share
         return mixed.to(torch.uint8)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,8 +84,8 @@ class AugMix(Operation):
         shares = torch.cat([original, (1 - original) * weight / weight.sum(0)])
 
         which, level, direction = (part.unflatten(0, (chains, depth)) for part in numbers)
-        kind = KINDS.to(uniform.device, non_blocking=True)[(which * len(KINDS)).long()]
-        table = magnitudes(space(height, width), LEVELS).to(uniform.device, non_blocking=True)
+        kind = KINDS.to(uniform.device)[(which * len(KINDS)).long()]
+        table = magnitudes(space(height, width), LEVELS).to(uniform.device)
         magnitude = with_sign(kind, table[kind, (level * self.severity).long()], direction)
         position = torch.arange(depth, device=uniform.device)[:, None]
         runs = position < 1 + (length[:, None] * depth).long()  # [chains, depth, B]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 from data.augmentation.rand_augment import space
 
 LEVELS = 10
@@ -54,14 +54,17 @@ class AutoAugment(Operation):
     place = "policy"
     draws = 5
 
-    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
-        return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        return as_params(*self.drawn(uniform, *shape[1:]))
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
+        return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What numbers [B, 5] make of images: kinds int64 [2, B], magnitudes float32 [2, B]."""
         policy = (KINDS, PROBABILITIES, magnitudes(space(height, width), LEVELS)[KINDS, CHOSEN_LEVELS])
         pair = (uniform[:, 0] * len(PAIRS)).long()
-        kind, probability, magnitude = (table.to(uniform.device, non_blocking=True)[pair].T for table in policy)
+        kind, probability, magnitude = (table.to(uniform.device)[pair].T for table in policy)
         happens, direction = uniform[:, 1:].T.split(2)
         kind = torch.where(happens < probability, kind, Kind.IDENTITY)
         return kind, with_sign(kind, magnitude, direction)

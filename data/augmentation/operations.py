@@ -53,10 +53,15 @@ def apply(images: Tensor, kind: Tensor, magnitude: Tensor, interpolation: str = 
     return away_from(pixels, grey, amount).clamp_(0, 255).to(torch.uint8)
 
 
-def apply_in_turn(images: Tensor, kinds: Tensor, magnitudes: Tensor, interpolation: str = "nearest") -> Tensor:
-    """Several operations for each image, one after the other: as `apply`, with kinds and magnitudes [operations, B]."""
-    for kind, magnitude in zip(kinds, magnitudes, strict=True):
-        images = apply(images, kind, magnitude, interpolation)
+def as_params(kinds: Tensor, magnitudes: Tensor) -> Tensor:
+    """Kinds and magnitudes [operations, B] as numbers of each image: float32 [B, operations, 2]."""
+    return torch.stack([kinds, magnitudes]).permute(2, 1, 0)
+
+
+def apply_in_turn(images: Tensor, params: Tensor, interpolation: str = "nearest") -> Tensor:
+    """Several operations for each image, one after the other: as `apply`, with `params` as `as_params` has them."""
+    for kind, magnitude in params.permute(1, 2, 0):
+        images = apply(images, kind.long(), magnitude, interpolation)
     return images
 
 

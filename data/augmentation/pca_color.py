@@ -34,12 +34,15 @@ class PCAColor(Operation):
         eigenvalues, eigenvectors = torch.linalg.eigh(color_covariance(images))
         return replace(self, axes=(255 * eigenvalues * eigenvectors).T.float())
 
-    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
-        axes = self.axes.to(images.device, non_blocking=True)
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        """What is added to each channel: [B, C]."""
+        axes = self.axes.to(uniform.device)
         # Half a step away from -1, where the inverse is infinite, as the largest number is from 1.
         symmetric = (2 * uniform[:, : len(axes)] - 1).clamp(min=2**-23 - 1)
         normal = torch.erfinv(symmetric) * (self.strength * math.sqrt(2))
-        shift = normal @ axes
+        return normal @ axes
+
+    def transform(self, images: Tensor, shift: Tensor) -> Tensor:
         return (images + shift[:, :, None, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 

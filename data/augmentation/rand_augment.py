@@ -7,10 +7,11 @@ its scale, on which 30 is the largest magnitude.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply_in_turn, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 
 LEVELS = 31
 
@@ -44,12 +45,15 @@ class RandAugment(Operation):
     def draws(self) -> int:
         return 2 * self.operations
 
-    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
-        return apply_in_turn(images, *self.drawn(uniform, *images.shape[2:]))
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        return as_params(*self.drawn(uniform, *shape[1:]))
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
+        return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """What numbers [B, draws] make of images: kinds int64 [operations, B], magnitudes float32 [operations, B]."""
         which, direction = uniform.T.split(self.operations)
         kind = (which * Kind.INVERT).long()
-        table = magnitudes(space(height, width), LEVELS)[:, self.magnitude].to(uniform.device, non_blocking=True)
+        table = magnitudes(space(height, width), LEVELS)[:, self.magnitude].to(uniform.device)
         return kind, with_sign(kind, table[kind], direction)

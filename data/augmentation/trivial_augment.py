@@ -6,10 +6,11 @@ arXiv 2103.10158, algorithm 1 with the wide space of table 1. The same as torchv
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from data.augmentation import Operation
-from data.augmentation.operations import Kind, apply, magnitudes, with_sign
+from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 
 LEVELS = 31
 SPACE = (  # operation, first and last magnitude; identity, auto-contrast and equalize have none
@@ -34,12 +35,15 @@ class TrivialAugment(Operation):
     place = "policy"
     draws = 3
 
-    def transform(self, images: Tensor, uniform: Tensor) -> Tensor:
-        return apply(images, *self.drawn(uniform))
+    def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
+        return as_params(*self.drawn(uniform))
+
+    def transform(self, images: Tensor, params: Tensor) -> Tensor:
+        return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """What uniform numbers [B, 3] make of each image: kinds int64 [B], magnitudes float32 [B]."""
-        kind = (uniform[:, 0] * Kind.INVERT).long()
-        table = magnitudes(SPACE, LEVELS).to(uniform.device, non_blocking=True)
-        magnitude = table[kind, (uniform[:, 1] * LEVELS).long()]
-        return kind, with_sign(kind, magnitude, uniform[:, 2])
+        """What uniform numbers [B, 3] make of each image: kinds int64 [1, B], magnitudes float32 [1, B]."""
+        which, level, direction = uniform.T.split(1)
+        kind = (which * Kind.INVERT).long()
+        magnitude = magnitudes(SPACE, LEVELS).to(uniform.device)[kind, (level * LEVELS).long()]
+        return kind, with_sign(kind, magnitude, direction)
