@@ -10,6 +10,7 @@ import torch
 from conftest import composed, option_names
 from hypothesis import given as given_numbers
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
@@ -127,6 +128,37 @@ def test_an_operation_never_waits_for_the_device(operation):
     assert operation(images, torch.rand(16, operation.draws).to("meta")).shape == images.shape
     with pytest.raises((RuntimeError, NotImplementedError)):
         images[images > 0]
+
+
+class Sent(TorchDispatchMode):
+    """Lists what is copied from main memory to a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        found = function(*arguments, **(keywords or {}))
+        if function.overloadpacket.__name__ in ("_to_copy", "copy_"):
+            source = arguments[-1] if len(arguments) > 1 else arguments[0]
+            if source.device.type == "cpu" and found.device.type != "cpu":
+                self.shapes.append(source.shape)
+        return found
+
+
+@pytest.mark.parametrize("operation", EVERYTHING.values(), ids=EVERYTHING)
+def test_a_batch_has_nothing_sent_to_the_device(operation):
+    """What an operation knows, its tables and axes, is there from the first batch on."""
+    images = given(operation).to("meta")
+    params = operation.prepared(batch(100)).make_params(
+        torch.rand(16, operation.draws, device="meta"), images.shape[1:]
+    )
+    operation.transform(images, params)
+    with Sent() as sent:
+        operation.transform(images, params)
+        assert not sent.shapes
+        torch.zeros(3).to("meta")
+    assert sent.shapes == [(3,)]
 
 
 @pytest.mark.parametrize("operation", EVERYTHING.values(), ids=EVERYTHING)
