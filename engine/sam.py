@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engine.buffers import keep_buffers
+from engine.buffers import copied, copy_into, keep_buffers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class SAM:
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
         parameters = list(trained.values())
         with torch.no_grad():
-            own = [parameter.clone() for parameter in parameters]
+            own = copied(parameters)
             uphill = [parameter.grad for parameter in parameters]
             if self.adaptive:
                 # The gradient in units of the weights, and below the way back from those units.
@@ -55,6 +55,5 @@ class SAM:
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(parameters, own)
+            copy_into(parameters, own)
             restore()

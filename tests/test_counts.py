@@ -24,6 +24,8 @@ WAITING = {
     "equal",
     "is_nonzero",
 }
+# Where swa, too, has begun; at the end of an epoch, where all wait anyway, it asks how many weights it has averaged.
+IN_THE_LAST_EPOCH = 199.5
 COPYING = {"copy_", "_to_copy", "clone"}
 
 
@@ -85,7 +87,7 @@ class Sides:
             set_learning_rate(self.state.optimizer, 1.0)
             self.step(self.state, images, targets)
             for average in self.state.averages.values():
-                average.update(self.state.model, epoch=1.0)
+                average.update(self.state.model, epoch=IN_THE_LAST_EPOCH)
 
 
 def test_a_step_is_little_more_than_the_networks_forward_and_backward_and_the_update():
@@ -120,10 +122,19 @@ def test_an_update_is_one_operator_for_each_group_of_parameters(precision):
     assert calls["_fused_sgd_"] == len(sides.state.optimizer.param_groups) == 2
 
 
-def test_weights_and_activations_are_copied_only_to_change_their_precision():
-    """In fp32 nothing is: images, weights and gradients have one memory format all the way."""
-    sides = Sides("trainer.precision=fp32")
-    assert {name: count for name, count in counted(sides.ours).items() if name in COPYING} == {}
+@pytest.mark.parametrize(
+    ("overrides", "copied"),
+    [((), 0), (("trainer.on_nonfinite=skip",), 2), (("regularization=[sam]",), 6)],
+    ids=str,
+)
+def test_weights_and_activations_are_copied_only_to_change_their_precision(overrides, copied):
+    """In fp32 nothing is: images, weights and gradients have one memory format all the way.
+
+    What may have to be put back is copied in one operator for all of a type: statistics, counters and, by SAM, weights.
+    """
+    calls = counted(Sides("trainer.precision=fp32", *overrides).ours)
+    assert {name: count for name, count in calls.items() if name in COPYING} == {}
+    assert calls["_foreach_copy_"] == copied
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from conftest import composed, option_names, rebuilt
+from test_counts import IN_THE_LAST_EPOCH
 from test_options import tiny_splits
 from test_resume import figures, interrupt_after, same
 from torch import nn
@@ -80,7 +81,7 @@ def test_no_step_waits_for_the_gpu(overrides):
             set_learning_rate(state.optimizer, 1.0)
             step(state, images, targets)
             for average in state.averages.values():
-                average.update(state.model, epoch=1.0)
+                average.update(state.model, epoch=IN_THE_LAST_EPOCH)
     assert state.totals.isfinite().all()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.buffers import copy_into
 from engine.machine import Precision
 
 
@@ -26,18 +27,19 @@ class EMA:
         self.decay = decay
         self.steps = 0
         # Both networks keep their tensors as long as they live, and listing them takes longer than averaging.
-        pairs = list(zip(self.network.state_dict().values(), model.state_dict().values(), strict=True))
-        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        both = [list(network.state_dict().values()) for network in (self.network, model)]
+        self.averaged, self.counters = (
+            [[value for value in values if value.is_floating_point() == is_float] for values in both]
+            for is_float in (True, False)
+        )
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, epoch: float) -> None:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        mine, theirs = zip(*self.averaged, strict=True)
+        mine, theirs = self.averaged
         torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for own, counter in self.counters:
-            own.copy_(counter)
+        copy_into(*self.counters)
 
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
         """Nothing is to be done."""
