@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+SHAPES = 16  # of batches that a network meets at most: whole ones and the rest in training, evaluation, and their views
+
 
 def compile_network(model: nn.Module) -> None:
     """Compile a network, in place, so that the names of its weights stay as they are.
@@ -15,7 +17,19 @@ def compile_network(model: nn.Module) -> None:
     Each shape (what is left over at the end of an epoch has its own) is compiled for itself, since kernels for any
     shape are slower.
     """
+    allow_compilations(SHAPES)
     model.compile(dynamic=False)
+
+
+def allow_compilations(more: int) -> None:
+    """Let torch compile the same class so often again: beyond its limits it logs a line, and computes uncompiled.
+
+    These count for the whole process, in which a sweep may have many networks of a family.
+    """
+    from torch._dynamo import config
+
+    config.recompile_limit += more
+    config.accumulated_recompile_limit += more
 
 
 def without_compiler(*functions: Any) -> None:

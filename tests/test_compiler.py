@@ -2,13 +2,17 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from conftest import ROOT, composed, option_names
 from test_options import tiny_splits
+from torch import nn
 
 from engine import build
+from engine.compiler import compile_network
 
 LOOK = "print('imported' if 'torch._dynamo' in sys.modules else 'not imported')"
 RUN = f"""
@@ -69,6 +73,42 @@ def test_weights_and_optimizer_go_with_their_last_user(option):
         assert [reference() for reference in references] == [None, None]
     finally:
         gc.enable()
+
+
+class Layers(nn.Module):
+    """So many layers, in the same forward pass for any number."""
+
+    def __init__(self, depth: int):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(depth))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_each_of_many_networks_of_a_class_is_compiled_for_each_shape_and_an_equal_one_is_not_again(monkeypatch):
+    """Torch's own limit is eight in all, behind which a sweep over a family would compute uncompiled."""
+    from torch._dynamo import config
+
+    compiled = []
+
+    def note(graph: torch.fx.GraphModule, _: list) -> Callable:
+        compiled.append(graph)
+        return graph.forward
+
+    for limit in ("recompile_limit", "accumulated_recompile_limit"):
+        monkeypatch.setattr(config, limit, 8)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
+    counts = []
+    for depth in (1, 2, 3, 4, 5, 6, 1, 6):
+        network = Layers(depth)
+        compile_network(network)
+        for size in (2, 3, 4, 3):
+            network(torch.randn(size, 2))
+        counts.append(len(compiled))
+    assert counts == [3, 6, 9, 12, 15, 18, 18, 18]
 
 
 def test_steps_still_call_their_hooks():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.build import Trained
+from engine.compiler import allow_compilations
 from engine.counts import Alive, count_activations, count_multiply_adds
 from engine.errors import RunError
 from engine.examine.parts import Part, Section, watched
@@ -257,10 +258,3 @@ def compile_for_inference(trained: Trained, batch: int) -> nn.Module:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CompilationFailed(f"cost_compile=true: {reason}") from error
     return compiled
-
-
-def allow_compilations(number: int) -> None:
-    """Let torch compile the same class so often: beyond its limit it warns, and runs the others as they are."""
-    from torch._dynamo import config  # takes seconds
-
-    config.recompile_limit = max(config.recompile_limit, number)
