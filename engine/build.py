@@ -203,12 +203,12 @@ def state(
     """
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
+    model.to(machine.device, memory_format=machine.memory_format)
     if hasattr(model, "prepare"):
-        normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
-        model.prepare(normalize(splits.train.images[:PREPARED_ON]))
+        normalize = Normalize(splits.mean, splits.std, machine.device, torch.contiguous_format)
+        model.prepare(normalize(splits.train.images[:PREPARED_ON].to(machine.device)))
     if pretrained:
         pretrained.give_to(model)
-    model.to(machine.device, memory_format=machine.memory_format)
     if ranks.size > 1 and config.trainer.sync_batch_norm:
         synchronise_batch_norm(model)
     return TrainState(
