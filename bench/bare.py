@@ -5,7 +5,7 @@ What is missing to 1 is what loading, augmentation, totals, schedule and log cos
 
 import torch
 
-from bench.sides import Ours, bare, parser
+from bench.sides import Options, Ours, bare
 from bench.timing import in_turns, surroundings
 
 NETWORKS = ["lenet5", "resnet20", "resnet18", "mobilenet_v2", "densenet100bc"]
@@ -13,12 +13,13 @@ NETWORKS = ["lenet5", "resnet20", "resnet18", "mobilenet_v2", "densenet100bc"]
 
 def main() -> None:
     """Print the table, in Markdown."""
-    arguments = parser("bare", __doc__, NETWORKS).parse_args()
+    arguments = Options("bare", __doc__, NETWORKS).parse_args()
     torch.set_num_threads(arguments.workers)
     print(f"{surroundings(arguments.workers)}; images a second\n")
     print("| network | chosen | whole epoch | bare step | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, compiled=arguments.compile)
+        options = {"batch_size": arguments.batch_size, "seconds": arguments.seconds, "overrides": arguments.overrides}
+        ours = Ours(network, **options)
         whole, limit = in_turns([ours, bare(ours)], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.sides import Elsewhere, Ours, parser
+from bench.sides import Elsewhere, Options, Ours
 from bench.timing import in_turns, surroundings
 from engine.distributed import joined
 
@@ -31,23 +31,26 @@ def group(processes: int, threads: int, *ours: object) -> Elsewhere:
 
 @contextmanager
 def rank(
-    environment: dict[str, object], threads: int, network: str, batch_size: int, seconds: float
+    environment: dict[str, object], threads: int, network: str, batch_size: int, seconds: float, overrides: list[str]
 ) -> Iterator[Callable[[], int]]:
     """One process of a group."""
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(threads)
     with joined("auto") as ranks:
-        yield Ours(network, batch_size=batch_size, seconds=seconds, ranks=ranks)
+        yield Ours(network, batch_size=batch_size, seconds=seconds, overrides=overrides, ranks=ranks)
 
 
 def main() -> None:
     """Print the table, in Markdown."""
-    arguments = parser("ranks", __doc__, NETWORKS, compiles=False).parse_args()
+    arguments = Options("ranks", __doc__, NETWORKS).parse_args()
     count = arguments.workers
+    if 0 < torch.cuda.device_count() < count:
+        here = torch.cuda.device_count()
+        raise SystemExit(f"{here} GPU for {count} processes; CUDA_VISIBLE_DEVICES= leaves them the processor")
     print(f"{surroundings(count)}; images a second in batches of {arguments.batch_size}\n")
     print(f"| network | chosen | one process | {count} processes | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = network, arguments.batch_size, arguments.seconds
+        ours = network, arguments.batch_size, arguments.seconds, arguments.overrides
         with group(1, count, *ours) as alone, group(count, 1, *ours) as together:
             one, several = in_turns([alone, together], rounds=arguments.rounds)
         chosen = ", ".join(dict.fromkeys([alone.chosen, together.chosen]))

@@ -3,10 +3,11 @@
 import argparse
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from engine.distributed import ALONE, Ranks
 from engine.fit import fit
 from engine.graphs import CudaGraphs
 from engine.logging import RunLog
-from engine.machine import choose_device
+from engine.machine import Machine, choose_device
 from engine.rundir import RunDirectory
 from engine.state import TrainState
 from engine.study import nobody
@@ -35,18 +36,25 @@ from engine.study import nobody
 MOST_IMAGES = 50_000  # an epoch of CIFAR
 
 
-def parser(name: str, description: str, networks: list[str], *, compiles: bool = True) -> argparse.ArgumentParser:
-    """The command line of a benchmark that trains networks."""
-    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description.partition("\n")[0])
-    parser.add_argument("--workers", type=int, default=2, help="threads, and processes of a DataLoader")
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each side, in turns")
-    parser.add_argument("--seconds", type=float, default=5, help="that a timing of ours shall take, about")
-    parser.add_argument("--batch-size", type=int, default=128)
-    if compiles:
-        told = "ours, and where it is the limit, with trainer.compile=true"
-        parser.add_argument("--compile", action="store_true", help=told)
-    parser.add_argument("networks", nargs="*", metavar="network", default=networks)
-    return parser
+class Options(argparse.ArgumentParser):
+    """The command line of a benchmark that trains networks: options, their names, and settings of ours."""
+
+    def __init__(self, name: str, description: str, networks: list[str]):
+        super().__init__(prog=f"python -m bench.{name}", description=description.partition("\n")[0])
+        self.networks = networks
+        self.add_argument("--workers", type=int, default=2, help="threads, and processes of a DataLoader")
+        self.add_argument("--rounds", type=int, default=5, help="timings of each side, in turns")
+        self.add_argument("--seconds", type=float, default=5, help="that a timing of ours shall take, about")
+        self.add_argument("--batch-size", type=int, default=128)
+        told = f"networks ({', '.join(networks)}); settings of ours and of its limit, as trainer.compile=true"
+        self.add_argument("words", nargs="*", metavar="network | key=value", help=told)
+
+    def parse_args(self, *given: Any) -> argparse.Namespace:
+        """With the words told apart, as `networks` and `overrides`."""
+        arguments = super().parse_args(*given)
+        arguments.networks = [word for word in arguments.words if "=" not in word] or self.networks
+        arguments.overrides = [word for word in arguments.words if "=" in word]
+        return arguments
 
 
 class Unsaved(Checkpoints):
@@ -59,36 +67,49 @@ class Unsaved(Checkpoints):
 class Ours:
     """Epochs of this project's `fit`: loading, augmentation, steps, totals, schedule, log; without validation."""
 
-    def __init__(self, network: str, *, batch_size: int, seconds: float, compiled: bool = False, ranks: Ranks = ALONE):
-        self.compiled, self.ranks = compiled, ranks
+    def __init__(
+        self,
+        network: str,
+        *,
+        batch_size: int,
+        seconds: float,
+        overrides: Sequence[str] = (),
+        ranks: Ranks = ALONE,
+    ):
+        self.network, self.overrides, self.ranks = network, overrides, ranks
         self.temporary = tempfile.TemporaryDirectory()
         self.run = RunDirectory(Path(self.temporary.name))
         few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
-        steps = round(seconds * ranks.size * few.speeds[few.machine] / batch_size)
+        speeds = few.speeds or self.speeds_of_one_way(few)
+        steps = round(seconds * ranks.size * speeds[few.machine] / batch_size)
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
-        self.network, self.batch_size, self.epochs = network, batch_size, 0
+        self.batch_size, self.epochs = batch_size, 0
         self.log = RunLog(self.run, {}, self.parts.state.records)
 
     @staticmethod
-    def config(network: str, *, batch_size: int, images: int) -> DictConfig:
+    def config(network: str, *, batch_size: int, images: int, overrides: Sequence[str] = ()) -> DictConfig:
         """What `python train.py model=...` composes, on so many generated images."""
         data = ["dataset=shapes", f"dataset.train_size={images}", "dataset.test_size=100", "dataset.val_size=0"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(
-                "config", [f"model={network}", f"trainer.batch_size={batch_size}", "optimizer.lr=0.01", *data]
-            )
+            words = [f"model={network}", f"trainer.batch_size={batch_size}", "optimizer.lr=0.01", *data, *overrides]
+            return compose("config", words)
 
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
-        config = self.config(network, batch_size=batch_size, images=images)
-        config.trainer.compile = self.compiled
+        config = self.config(network, batch_size=batch_size, images=images, overrides=self.overrides)
         return build.parts(config, self.run, keep_data=False, ranks=self.ranks)
+
+    def speeds_of_one_way(self, parts: Parts) -> dict[Machine, float]:
+        """Images a second where the settings leave no choice, so that no run has measured them."""
+        size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
+        config = self.config(self.network, **size, overrides=self.overrides)
+        return build.speeds_of(config, parts.splits, [parts.machine], self.ranks)
 
     @property
     def chosen(self) -> str:
         """How it computes, in words."""
-        return f"{self.parts.machine}{', compiled' * self.compiled}"
+        return ", ".join([str(self.parts.machine), *self.overrides])
 
     def __call__(self) -> int:
         self.epochs += 1
@@ -110,10 +131,10 @@ class Ours:
 
 def bare(ours: Ours) -> Callable[[], int]:
     """Forward, backward and update on one batch that lies there: the limit of what surrounds them."""
-    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size)
+    config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size, overrides=ours.overrides)
     machine, parts = ours.parts.machine, ours.parts
     state, loss = build.state(config, parts.splits, machine), parts.train_step.loss
-    if ours.compiled:
+    if config.trainer.compile:
         compile_network(state.model)
     batch, graphs = next(parts.loaders.train.epoch(0)), CudaGraphs() if parts.train_step.graphs else None
 

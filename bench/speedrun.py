@@ -1,9 +1,13 @@
-"""The recipe `speedrun` beside the record airbench94: python -m bench.speedrun --root DIR --record FILE
+"""The recipe `speedrun` beside the record airbench94:
+
+python -m bench.speedrun --root DIR --record FILE trainer.compile=true --epochs 6 8 10
 
 Both train on the same photographs (`train/<class>/*`, `test/<class>/*`) on the same GPU, in turns in one process. FILE
 is airbench94_muon.py of github.com/KellerJordan/cifar10-airbench, which is not part of this project. Each side's first
 run does not count: it sets up libraries and compiles. Seconds are those of training and of the test, without those for
-reading images and, by airbench94's own clock, without the tests after each epoch, of which ours makes none.
+reading images and, by airbench94's own clock, without the tests after each epoch, of which ours makes none; ours count
+the building of the network, which airbench94's do not. The recipe in several lengths shows what it comes to in the
+record's seconds: between two of them on a straight line.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -37,9 +42,11 @@ from engine.study import nobody
 Side = Callable[[int], tuple[float, float]]  # of a seed: test accuracy, seconds
 
 
-def ours(config: DictConfig, splits: Splits, directory: Path) -> Side:
-    """Runs of a recipe, one for each seed, from its initial weights to its test."""
-    machine, run = build.possible_machines(config)[0], RunDirectory(directory)
+def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) -> Side:
+    """Runs of a recipe in so many epochs, one for each seed, from its initial weights to its test."""
+    config = config.copy()
+    config.trainer.max_epochs = epochs
+    machine, run = build.possible_machines(config)[0], RunDirectory(directory / f"{epochs} epochs")
 
     def train(seed: int) -> tuple[float, float]:
         config.seed = seed
@@ -99,12 +106,21 @@ def as_it_reads_them(images: Images, classes: Sequence[str]) -> dict[str, object
     return {"images": images.images.permute(0, 2, 3, 1).contiguous(), "labels": images.labels, "classes": list(classes)}
 
 
+def in_the_same_time(runs: Sequence[tuple[float, float]], seconds: float) -> str:
+    """What some lengths of a recipe, each with its accuracy and seconds, come to in so many seconds; in words."""
+    accuracies, times = zip(*sorted(runs, key=lambda run: run[1]), strict=True)
+    if not times[0] <= seconds <= times[-1]:
+        return f"no two of these lengths have {seconds:.2f} s between them: see --epochs"
+    return f"in {seconds:.2f} s the recipe comes to {100 * np.interp(seconds, times, accuracies):.2f} %"
+
+
 def main() -> None:
     """Print the table, in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.speedrun", description=__doc__.partition("\n")[0])
     parser.add_argument("--root", required=True, help="the photographs")
     parser.add_argument("--record", type=Path, help="airbench94_muon.py; without it only ours")
     parser.add_argument("--runs", type=int, default=10, help="of each side")
+    parser.add_argument("--epochs", type=int, nargs="+", help="lengths of the recipe, if not its own alone")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="beside recipe=speedrun")
     arguments = parser.parse_args()
     overrides = ["recipe=speedrun", "dataset=folder", f"dataset.root={arguments.root}", *arguments.overrides]
@@ -112,19 +128,27 @@ def main() -> None:
         config = compose("config", overrides)
     splits = build.splits(config)
     with tempfile.TemporaryDirectory() as directory:
-        sides = {"speedrun": ours(config, splits, Path(directory))}
+        lengths = arguments.epochs or [config.trainer.max_epochs]
+        sides = {
+            f"speedrun, {epochs} epochs": ours(config, splits, Path(directory), epochs=epochs) for epochs in lengths
+        }
         if arguments.record:
             sides["airbench94"] = record(arguments.record.resolve(), splits, Path(directory))
         for side in sides.values():
             side(arguments.runs)
         runs = [[side(seed) for side in sides.values()] for seed in range(arguments.runs)]
-    print(f"{surroundings(os.cpu_count())}; {len(splits.train):,} images\n")
+    print(f"{surroundings(os.cpu_count())}; {', '.join([f'{len(splits.train):,} images', *arguments.overrides])}\n")
     print("| | runs | test accuracy, % | seconds |\n| --- | ---: | ---: | ---: |")
+    found = []
     for name, results in zip(sides, zip(*runs, strict=True), strict=True):
         accuracies, seconds = zip(*results, strict=True)
         spread = 100 * statistics.stdev(accuracies) if len(runs) > 1 else 0
         mean = f"{100 * statistics.mean(accuracies):.2f} +- {spread:.2f}"
-        print(f"| {name} | {len(runs)} | {mean} | {statistics.median(seconds):.2f} |")
+        found.append((statistics.mean(accuracies), statistics.median(seconds)))
+        print(f"| {name} | {len(runs)} | {mean} | {found[-1][1]:.2f} |")
+    if arguments.record:
+        *ours_in_lengths, (_, seconds) = found
+        print(f"\n{in_the_same_time(ours_in_lengths, seconds)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ workers as ours has threads, computes in fp32 and NCHW, and asks for the loss af
 
 import torch
 
-from bench.sides import Ours, parser, standard
+from bench.sides import Options, Ours, standard
 from bench.timing import in_turns, surroundings
 
 NETWORKS = ["lenet5", "resnet18", "mobilenet_v2", "resnext29_2x64d"]
@@ -14,12 +14,13 @@ NETWORKS = ["lenet5", "resnet18", "mobilenet_v2", "resnext29_2x64d"]
 
 def main() -> None:
     """Print the table, in Markdown."""
-    arguments = parser("standard", __doc__, NETWORKS).parse_args()
+    arguments = Options("standard", __doc__, NETWORKS).parse_args()
     torch.set_num_threads(arguments.workers)
     print(f"{surroundings(arguments.workers)}; images a second of a whole epoch\n")
     print("| network | chosen | ours | standard | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, compiled=arguments.compile)
+        options = {"batch_size": arguments.batch_size, "seconds": arguments.seconds, "overrides": arguments.overrides}
+        ours = Ours(network, **options)
         with standard(ours, workers=arguments.workers) as theirs:
             fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)

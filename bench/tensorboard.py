@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import torch
 
-from bench.sides import Ours, parser
+from bench.sides import Options, Ours
 from bench.timing import rate, surroundings
 from engine import build, report, tensorboard
 from engine.logging import RunLog
@@ -81,7 +81,7 @@ def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
 
 def main() -> None:
     """Print the table, in Markdown."""
-    options = parser("tensorboard", __doc__, NETWORKS, compiles=False)
+    options = Options("tensorboard", __doc__, NETWORKS)
     options.add_argument("--images", type=int, default=50_000, help="of an epoch")
     options.add_argument("--epochs", type=int, default=30, help="of a run")
     arguments = options.parse_args()
@@ -91,7 +91,7 @@ def main() -> None:
     print(f"| network | epoch of {arguments.images:,} images, s | import | beginning | an epoch | end | share |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds)
+        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, overrides=arguments.overrides)
         beginning, epoch, ending, speed = costs(ours, rounds=arguments.rounds)
         once, seconds = imported + beginning + ending, arguments.images / speed
         share = (once + arguments.epochs * epoch) / (once + arguments.epochs * seconds)

@@ -4,6 +4,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torchvision
@@ -28,5 +29,15 @@ def in_turns(sides: Sequence[Callable[[], int]], *, rounds: int) -> list[float]:
 def surroundings(workers: int) -> str:
     """The machine and the versions that a table belongs to."""
     names = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return f"{device}, {workers} workers or threads, {names}"
+
+
+def processor() -> str:
+    """What the processor calls itself, with its family and model where Linux tells them; names are often vague."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().partition("\n\n")[0].splitlines() if told.exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.processor() or platform.machine())
+    numbers = [f"{key} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+    return " ".join([name, f"({', '.join(numbers)})"] if numbers else [name])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench.on_paper import Links, Network, network
 from bench.sides import Elsewhere
+from bench.speedrun import in_the_same_time
 from bench.tensorboard import timed
 
 
@@ -37,6 +38,9 @@ def test_time_within_a_call_within_a_call_is_counted_once():
     assert len(seconds) == 2
     assert seconds[0] >= 0.05
     assert 0.02 <= seconds[1] <= last
+
+
+ONE_WAY = ("trainer.precision=fp32", "trainer.memory_format=contiguous", "optimizer=adamw")
 
 
 @contextmanager
@@ -83,16 +87,17 @@ def test_a_side_elsewhere_ends_with_its_context():
         (("bench.augment", "--rounds", "1", "--images", "256", "--workers", "1", "crop, flip"), 1),
         (("bench.standard", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
         (("bench.bare", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
+        (("bench.bare", "--rounds", "1", "--seconds", "0.05", "lenet5", *ONE_WAY), 1),
         (("bench.ranks", "--rounds", "1", "--seconds", "0.05", "lenet5"), 1),
         (("bench.roofline", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
         (("bench.start", "--rounds", "1", "--images", "200", "lenet5"), 2),
         (("bench.evaluation", "--rounds", "1", "--images", "100", "--workers", "1", "lenet5"), 1),
         (("bench.tensorboard", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
     ],
-    ids=["augment", "standard", "bare", "ranks", "roofline", "start", "evaluation", "tensorboard"],
+    ids=["augment", "standard", "bare", "bare of one way", "ranks", "roofline", "start", "evaluation", "tensorboard"],
 )
 def test_a_benchmark_prints_its_table(command, arguments, rows):
-    ended = command("-m", *arguments, cwd=ROOT, PYTHONWARNINGS="default")
+    ended = command("-m", *arguments, cwd=ROOT, PYTHONWARNINGS="default", CUDA_VISIBLE_DEVICES="")
     assert ended.returncode == 0, ended.stderr
     table = re.findall(r"^\|.*\|$", ended.stdout, re.MULTILINE)
     assert len(table) == 2 + rows
@@ -113,10 +118,18 @@ def test_the_speedrun_prints_its_table(command, tmp_path):
             Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(
                 tmp_path / place / f"{number}.png"
             )
-    ended = command("-m", "bench.speedrun", "--root", tmp_path, "--runs", "2", "trainer.max_epochs=1", cwd=ROOT)
+    ended = command("-m", "bench.speedrun", "--root", tmp_path, "--runs", "2", "--epochs", "1", "2", cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert "40 images" in ended.stdout
-    assert re.search(r"\| speedrun \| 2 \| [\d.]+ \+- [\d.]+ \| [\d.]+ \|$", ended.stdout)
+    for epochs in (1, 2):
+        row = rf"^\| speedrun, {epochs} epochs \| 2 \| [\d.]+ \+- [\d.]+ \| [\d.]+ \|$"
+        assert re.search(row, ended.stdout, re.MULTILINE)
+
+
+def test_what_the_speedrun_comes_to_in_the_records_time_lies_between_two_of_its_lengths():
+    runs = [(0.90, 4.0), (0.80, 2.0)]
+    assert in_the_same_time(runs, 3.5) == "in 3.50 s the recipe comes to 87.50 %"
+    assert in_the_same_time(runs, 4.5) == "no two of these lengths have 4.50 s between them: see --epochs"
 
 
 def test_on_paper_a_step_is_no_shorter_than_its_computation_its_operators_and_its_messages():
