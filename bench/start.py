@@ -1,10 +1,11 @@
-"""From the command to the first step, and the most memory that a run takes: python -m bench.start
+"""From the command to the first step, a sweep's next jobs, and the most memory a run takes: python -m bench.start
 
 Each command runs in a process of its own, as a user runs it, on generated images.
 """
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -13,23 +14,28 @@ import time
 
 from engine.check import ROOT
 
+JOBS = 6
 
-def train(*overrides: str) -> tuple[float, float]:
-    """Seconds from the command to the line that comes before the first step, and the run's peak memory in GB."""
-    command = [sys.executable, "-u", str(ROOT / "train.py"), "dataset=shapes", "trainer.max_epochs=1", *overrides]
-    begun, ready = time.perf_counter(), None
+
+def train(*words: str) -> tuple[float, list[float], float]:
+    """Seconds from the command to the line that comes before the first step, what each job says its own setting up
+    took, and the peak memory in GB.
+    """
+    command = [sys.executable, "-u", str(ROOT / "train.py"), "dataset=shapes", "trainer.max_epochs=1", *words]
+    begun, ready, setting_up = time.perf_counter(), [], []
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True) as process,
     ):
         for line in process.stdout:
-            if line.startswith("set up in"):
-                ready = time.perf_counter() - begun
+            if said := re.search(r"set up in ([\d.]+) s", line):
+                ready.append(time.perf_counter() - begun)
+                setting_up.append(float(said[1]))
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or ready is None:
+    if process.returncode or not ready:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}, or never began")
-    return ready, usage.ru_maxrss * 1024 / 1e9
+    return ready[0], setting_up, usage.ru_maxrss * 1024 / 1e9
 
 
 def seconds_to_import(module: str) -> float:
@@ -46,6 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="to train on, where memory is measured")
     parser.add_argument("networks", nargs="*", metavar="network", default=["lenet5", "resnet20", "resnet18"])
     arguments = parser.parse_args()
+    images = (f"dataset.train_size={arguments.images}", "dataset.test_size=10000")
     few = ("dataset.train_size=200", "dataset.test_size=100", "dataset.val_size=20")
     commands = {"import torch": lambda: seconds_to_import("torch")}
     for network in arguments.networks:
@@ -54,9 +61,10 @@ def main() -> None:
     print("| to the first step | s |\n| --- | ---: |")
     for name, times in zip(commands, zip(*rounds, strict=True), strict=True):
         print(f"| {name} | {statistics.median(times):.1f} |")
-    _, memory = train(
-        "model=resnet20", f"dataset.train_size={arguments.images}", "dataset.test_size=10000", "dataset.val_size=0"
-    )
+    _, (first, *others), _ = train("-m", "model=lenet5", f"seed=range({JOBS})", *images)
+    told = f"the first took {first:.1f} s to set up, the next ones {statistics.median(others):.1f} s (median)"
+    print(f"\na sweep of lenet5 over {JOBS} seeds on {arguments.images:,} images: {told}")
+    _, _, memory = train("model=resnet20", *images, "dataset.val_size=0")
     print(f"\npeak memory of resnet20 on {arguments.images:,} images, batch 128, one epoch: {memory:.2f} GB")
 
 
