@@ -44,6 +44,8 @@ def main() -> None:
     """Print the table, in Markdown."""
     arguments = Options("ranks", __doc__, NETWORKS).parse_args()
     count = arguments.workers
+    if "trainer.compile=true" in arguments.overrides:
+        raise SystemExit("trainer.compile=true is for one process")
     if 0 < torch.cuda.device_count() < count:
         here = torch.cuda.device_count()
         raise SystemExit(f"{here} GPU for {count} processes; CUDA_VISIBLE_DEVICES= leaves them the processor")

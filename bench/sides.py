@@ -5,6 +5,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ class Ours:
         """What `python train.py model=...` composes, on so many generated images."""
         data = ["dataset=shapes", f"dataset.train_size={images}", "dataset.test_size=100", "dataset.val_size=0"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            words = [f"model={network}", f"trainer.batch_size={batch_size}", "optimizer.lr=0.01", *data, *overrides]
-            return compose("config", words)
+            ours = [f"model={network}", f"trainer.batch_size={batch_size}", *data]  # which nobody else may set
+            return compose("config", ["optimizer.lr=0.01", *overrides, *ours])
 
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
@@ -104,7 +105,7 @@ class Ours:
         """Images a second where the settings leave no choice, so that no run has measured them."""
         size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
         config = self.config(self.network, **size, overrides=self.overrides)
-        return build.speeds_of(config, parts.splits, [parts.machine], self.ranks)
+        return self.ranks.of_first(partial(build.speeds_of, config, parts.splits, [parts.machine], self.ranks))
 
     @property
     def chosen(self) -> str:

@@ -46,10 +46,10 @@ def seconds_to_import(module: str) -> float:
 
 
 def main() -> None:
-    """Print both tables, in Markdown."""
+    """Print the table, in Markdown, and what else was measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.start", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="runs of each command, in turns")
-    parser.add_argument("--images", type=int, default=50_000, help="to train on, where memory is measured")
+    parser.add_argument("--images", type=int, default=50_000, help="in a sweep, and where memory is measured")
     parser.add_argument("networks", nargs="*", metavar="network", default=["lenet5", "resnet20", "resnet18"])
     arguments = parser.parse_args()
     images = (f"dataset.train_size={arguments.images}", "dataset.test_size=10000")

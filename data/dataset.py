@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+CHUNK = 1000  # images whose pixels are counted together
+
 
 class DataError(Exception):
     """Something is wrong with the data that a user can put right; the message is one line that says what.
@@ -135,9 +137,9 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """
     levels, means, stds = torch.arange(256), [], []
     for channel in images.unbind(1):
-        counts, pixels = torch.bincount(channel.flatten(), minlength=256), channel.numel()
-        mean = int((counts * levels).sum()) / pixels
-        variance = int((counts * levels**2).sum()) / pixels - mean**2
+        counts = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(CHUNK))
+        mean = int((counts * levels).sum()) / channel.numel()
+        variance = int((counts * levels**2).sum()) / channel.numel() - mean**2
         means.append(mean / 255)
         stds.append(max(math.sqrt(variance), 1.0) / 255)
     return means, stds

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copies of tensors, without gradients."""
-    copies = [torch.empty_like(tensor, requires_grad=False) for tensor in tensors]
+    copies = [torch.empty_like(tensor) for tensor in tensors]
     copy_into(copies, tensors)
     return copies
 
 
 @torch.no_grad()
 def copy_into(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Give each tensor its values, on a GPU in a kernel or two in place of one for each, which takes Python longer."""
-    for is_float in (True, False):  # a kernel is for one type
+    """Give each tensor its values, on a GPU in one or two kernels: one for each takes Python longer to start."""
+    for is_float in (True, False):  # weights and counters apart, as a kernel is for one type
         mine = [number for number, tensor in enumerate(tensors) if tensor.is_floating_point() == is_float]
         if mine:
             torch._foreach_copy_([tensors[number] for number in mine], [values[number] for number in mine])

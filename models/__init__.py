@@ -5,7 +5,7 @@ One family a file. A network is a plain `torch.nn.Module` whose constructor take
 logits `[B, K]`. The variants with names are the files of `conf/model/`.
 
 Where initial weights come from the data, a method `prepare` is given some normalised training images
-`[N, C, H, W]` before training begins.
+`[N, C, H, W]`, on the network's device, before training begins.
 
 In a notebook, with the project's folder on `sys.path`:
 

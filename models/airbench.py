@@ -91,15 +91,16 @@ class Airbench(nn.Module):
     def prepare(self, images: Tensor) -> None:
         """Set the whitening filters (sec. 3.2): the principal components of the patches, at unit variance.
 
-        images: normalised training images, float32 [N, C, H, W], on the network's device.
+        images: normalised training images, float32 [N, C, H, W], on the network's device, which multiplies them as it
+        is set to multiply float32.
         """
         channels = images.shape[1]
-        moments = torch.zeros(4 * channels, 4 * channels, dtype=torch.float64, device=images.device)
+        moments = torch.zeros(4 * channels, 4 * channels, dtype=torch.float64)  # which not every GPU has
         for chunk in images.split(CHUNK):
             patches = F.unfold(chunk, 2).transpose(0, 1).flatten(1)  # [4C, all patches]
-            moments += patches @ patches.T
+            moments += (patches @ patches.T).cpu()
         count = len(images) * (images.shape[2] - 1) * (images.shape[3] - 1)
-        variances, components = torch.linalg.eigh(moments.cpu() / count)  # a GPU first sets a library up for it
+        variances, components = torch.linalg.eigh(moments / count)
         filters = (components / (variances + 5e-4).sqrt()).T.reshape(-1, channels, 2, 2)
         self.stem[0].weight.copy_(torch.cat([filters, -filters]))
 

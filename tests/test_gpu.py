@@ -102,7 +102,7 @@ def test_no_step_is_sent_anything_from_main_memory(option):
     batches = loaders.train.epoch(len(EPOCHS))
     step(state, *next(batches))
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as kernels:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as kernels:  # without it some torch warns
         for images, targets in batches:
             step(state, images, targets)
             for average in state.averages.values():
@@ -145,6 +145,7 @@ def test_evaluation_waits_for_the_gpu_only_at_its_end(tta):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_steps_of_every_family_are_recorded(name):
     state, loaders, step = parts(f"model={name}", *FAMILIES[name])
+    set_learning_rate(state.optimizer, 0.0)
     for epoch in EPOCHS:
         for images, targets in loaders.train.epoch(epoch):
             step(state, images, targets)
@@ -197,7 +198,8 @@ def test_a_compiled_network_is_recorded_and_has_the_gradients_of_any_other():
         assert step.graphs.can_record
         assert len(step.graphs.recordings) == 2
         gradient = torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()])
-        found.append((gradient, flat(state.model)))
+        statistics = [buffer.flatten() for buffer in state.model.buffers() if buffer.is_floating_point()]
+        found.append((gradient, torch.cat(statistics)))
     for usual, of_compiled in zip(*found, strict=True):
         assert (usual - of_compiled).norm() < 1e-2 * usual.norm()  # 1.2e-3 on a processor
 
