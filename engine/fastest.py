@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,8 +13,8 @@ from engine.machine import Machine
 from engine.state import TrainState
 from engine.step import TrainStep
 
-ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
-LONG_ENOUGH = 0.1  # seconds: a pass that takes longer is not tried on more images
+ROUNDS, ENOUGH = 3, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
+FEWEST, LONG_ENOUGH = 8, 0.05  # images, and seconds: a pass that takes longer is not tried on more of them
 HOPELESS = 1.5  # times the shortest: a candidate that takes longer in two rounds is not tried again
 MARGIN = 1.1  # so much faster must a candidate be than one that stands before it: in doubt every run chooses alike
 
@@ -24,19 +24,18 @@ def try_out(
 ) -> dict[Machine, float]:
     """Images a second, forward and backward, for each candidate.
 
-    On a processor they take turns, so that whatever else the machine is doing slows them all. Batches there have
-    half the size of those in training, so that none takes more memory in fp32 than the run in 16 bits, or less if
-    that takes long; on a GPU, where memory that did not suffice is told from the rest, they have all of it, for which
-    cuDNN then has found its ways already. What does not fit into memory has no speed. Neither the running statistics
-    of `state` nor its memory format are of use afterwards, and torch's handling of fp32 products is that of the last
-    candidate.
+    On a processor they take turns, so that whatever else the machine is doing slows them all. Batches there have at
+    most half the size of those in training, so that none takes more memory in fp32 than the run in 16 bits; on a GPU,
+    where memory that did not suffice is told from the rest, they have all of it, for which cuDNN then has found its
+    ways already. What does not fit into memory has no speed. Neither the running statistics of `state` nor its memory
+    format are of use afterwards, and torch's handling of fp32 products is that of the last candidate.
     """
     device = machines[0].device
     most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm over one value has no meaning
     images = torch.randn(most, *image_shape, device=device)
     trial = Trial(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
     state.model.train()
-    return one_after_the_other(machines, trial) if device.type == "cuda" else in_turns(machines, trial)
+    return one_after_the_other(machines, trial) if device.type == "cuda" else in_turns(machines, trial, batch_size)
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,56 @@ class Trial:
             self.state.optimizer.zero_grad()
 
 
-def in_turns(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
-    """Images a second of each candidate, measured in turns on as many images as one pass has time for."""
+def in_turns(machines: Sequence[Machine], trial: Trial, batch_size: int) -> dict[Machine, float]:
+    """Images a second of each candidate with a whole batch, from passes in turns on two smaller ones.
 
-    def seconds(machine: Machine, images: int) -> float:
+    One alone would tell the wrong one: casting weights to 16 bits, and adding up their gradients, takes as long for
+    few images as for many.
+    """
+    few, many = sizes(trial, machines[0])
+    durations = {machine: dict.fromkeys((few, many), math.inf) for machine in machines}
+
+    def speed(machine: Machine) -> float:
+        return extrapolated(durations[machine], batch_size)
+
+    def measure(machine: Machine) -> dict[int, float]:
         trial.arrange(machine)
-        return trial.seconds(machine, images)
+        return {images: trial.seconds(machine, images) for images in (few, many)}
 
-    images, most = 2, len(trial.images)
-    seconds(machines[0], images)
-    while images < most and seconds(machines[0], images) < LONG_ENOUGH:
-        images = min(4 * images, most)
     for machine in machines:
-        seconds(machine, images)  # the first time of everything costs more
-    durations = shortest({machine: lambda machine=machine: seconds(machine, images) for machine in machines})
-    return {machine: images / duration for machine, duration in durations.items()}
+        measure(machine)  # the first time of everything costs more
+    rounds, spent = 0, 0.0
+    while rounds < ROUNDS or spent < ENOUGH:
+        hopeless = max(map(speed, machines)) / HOPELESS
+        for machine in machines:
+            if rounds < 2 or speed(machine) > hopeless:
+                for images, duration in measure(machine).items():
+                    durations[machine][images] = min(durations[machine][images], duration)
+                    spent += duration
+        rounds += 1
+    return {machine: speed(machine) for machine in machines}
+
+
+def sizes(trial: Trial, machine: Machine) -> tuple[int, int]:
+    """Of two batches, so many images that passes of the larger one can be measured, and a quarter of that."""
+    trial.arrange(machine)
+    trial.seconds(machine, 2)
+    most = len(trial.images)
+    many = min(FEWEST, most)
+    while many < most and trial.seconds(machine, many) < LONG_ENOUGH:
+        many = min(4 * many, most)
+    return max(2, many // 4), many
+
+
+def extrapolated(seconds: dict[int, float], batch_size: int) -> float:
+    """Images a second of a batch, of which each image takes as long as each that one of two smaller ones has more."""
+    (few, short), (many, long) = min(seconds.items()), max(seconds.items())
+    if long == math.inf:
+        return 0.0
+    average = long / many
+    # Noise may say that more images take less time, or more than their share.
+    each = min(max((long - short) / (many - few), 0.0), average) if few < many else average
+    return batch_size / (long + (batch_size - many) * each)
 
 
 def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
@@ -109,21 +143,6 @@ def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machi
         del graphs
         torch.cuda.empty_cache()  # what one way of computing leaves the next may have no use for
     return speeds
-
-
-def shortest(candidates: dict[Machine, Callable[[], float]]) -> dict[Machine, float]:
-    """The shortest of some durations of each candidate, measured in turns."""
-    best = dict.fromkeys(candidates, math.inf)
-    rounds, spent = 0, 0.0
-    while rounds < ROUNDS or spent < ENOUGH:
-        hopeless = HOPELESS * min(best.values())
-        for candidate, measure in candidates.items():
-            if rounds < 2 or best[candidate] < hopeless:
-                duration = measure()
-                best[candidate] = min(best[candidate], duration)
-                spent += duration
-        rounds += 1
-    return best
 
 
 def fastest(speeds: dict[Machine, float]) -> Machine:

@@ -54,36 +54,85 @@ def test_in_doubt_the_first_is_chosen(speeds, chosen):
     assert fastest.fastest(dict(zip(WAYS, speeds, strict=True))) is WAYS[chosen]
 
 
-def test_the_shortest_of_some_rounds_counts_and_what_is_hopeless_is_tried_twice():
-    slow_to_begin = itertools.chain([9.0], itertools.repeat(2.2))
-    durations = {
-        WAYS[0]: itertools.chain([3.0, 1.5], itertools.repeat(2.0)),
-        WAYS[1]: itertools.repeat(6.5),
-        WAYS[2]: slow_to_begin,
-        WAYS[3]: itertools.repeat(math.inf),
-    }
-    asked = []
-
-    def measure(way):
-        return lambda: asked.append(way) or next(durations[way])
-
-    found = fastest.shortest({way: measure(way) for way in durations})
-    assert found == {WAYS[0]: 1.5, WAYS[1]: 6.5, WAYS[2]: 2.2, WAYS[3]: math.inf}
-    assert [asked.count(way) for way in durations] == [fastest.ROUNDS, 2, fastest.ROUNDS, 2]
-
-
-def test_short_passes_are_measured_until_they_come_to_something():
-    asked = []
-    fastest.shortest({WAYS[0]: lambda: asked.append(0) or 0.01})
-    assert len(asked) == pytest.approx(fastest.ENOUGH / 0.01, abs=1)
-
-
 def a_state(*overrides: str):
     """LeNet-5 with its step, on images of 32x32."""
     from test_options import tiny_splits
 
     config = composed("model=lenet5", "trainer.device=cpu", *overrides)
     return build.state(config, tiny_splits(), WAYS[1]), build.train_step(config, WAYS[1])
+
+
+def passes_on_a_processor(monkeypatch, seconds, *, batch_size: int = 64):
+    """The speeds that are found where a pass takes seconds(precision, order, images); each with its images, in order.
+
+    Before it the first candidate has passes on few images, to see on how many the others shall be.
+    """
+    (state, step), clock, passes = a_state(), [0.0], []
+
+    def add_gradients(self, state, images, targets):
+        order = "channels_last" if images.is_contiguous(memory_format=torch.channels_last) else "contiguous"
+        passes.append((f"{self.precision.name} {order}", len(images)))
+        clock[0] += seconds(self.precision.name, order, len(images))
+
+    monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
+    monkeypatch.setattr("engine.fastest.time.perf_counter", lambda: clock[0])
+    speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=batch_size)
+    return {str(way): speed for way, speed in speeds.items()}, passes
+
+
+def test_what_is_done_to_weights_weighs_less_in_a_whole_batch(monkeypatch):
+    """As in VGG-16, where bf16 is slower with 8 images and twice as fast with 128."""
+
+    def seconds(precision, order, images):
+        return 0.06 + 0.004 * images if precision == "bf16" else 0.01 + 0.008 * images
+
+    speeds, passes = passes_on_a_processor(monkeypatch, seconds, batch_size=128)
+    assert {images for _, images in passes} == {2, 8}
+    assert list(speeds.values()) == pytest.approx([128 / 0.572] * 2 + [128 / 1.034] * 2)
+    assert seconds("bf16", "", 8) > seconds("fp32", "", 8)
+
+
+def test_the_shortest_of_some_rounds_counts_and_what_is_hopeless_is_tried_twice(monkeypatch):
+    factors = {
+        "bf16 channels_last": itertools.chain([5.0, 3.0, 1.5], itertools.repeat(2.0)),
+        "bf16 contiguous": itertools.repeat(6.5),
+        "fp32 channels_last": itertools.chain([9.0, 9.0], itertools.repeat(2.2)),
+        "fp32 contiguous": itertools.chain([1.0], itertools.repeat(20.0)),
+    }
+    factor = {}
+
+    def seconds(precision, order, images):
+        way = f"{precision} {order}"
+        if images == 2:  # the first of each round
+            factor[way] = next(factors[way])
+        return 0.01 * images * factor[way]
+
+    factors["bf16 channels_last"] = itertools.chain([1.0], factors["bf16 channels_last"])  # to see on how many
+    speeds, passes = passes_on_a_processor(monkeypatch, seconds)
+    assert list(speeds.values()) == pytest.approx([100 / 1.5, 100 / 6.5, 100 / 2.2, 100 / 20])
+    counts = [passes.count((way, 8)) for way in factors]
+    assert counts == [1 + 1 + fastest.ROUNDS, 1 + 2, 1 + fastest.ROUNDS, 1 + 2]
+
+
+def test_short_passes_are_measured_until_they_come_to_something(monkeypatch):
+    _, passes = passes_on_a_processor(monkeypatch, lambda precision, order, images: 0.0001 * images)
+    assert max(images for _, images in passes) == 32
+    assert len(passes) == pytest.approx(2 * fastest.ENOUGH / (0.0001 * (8 + 32)), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "speed"),
+    [
+        ({8: 0.1, 32: 0.2}, 128 / 0.6),
+        ({8: 0.3, 32: 0.2}, 128 / 0.2),  # noise: more images do not take less time
+        ({8: 0.01, 32: 0.2}, 160),  # noise: nor more than their share
+        ({2: 0.1}, 20),
+        ({8: 0.1, 32: math.inf}, 0),
+        ({8: math.inf, 32: math.inf}, 0),
+    ],
+)
+def test_the_speed_of_a_whole_batch_from_two_smaller_ones(seconds, speed):
+    assert fastest.extrapolated(seconds, 128) == pytest.approx(speed)
 
 
 def test_every_way_is_measured_and_no_weight_moves():
@@ -110,7 +159,7 @@ def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
     monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
     speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
     assert [speed > 0 for speed in speeds.values()] == [False, False, True, True]
-    assert set(sizes) == {2}  # no more images where the first has no room for two
+    assert max(sizes) == fastest.FEWEST  # no more images where the first has no room for so many
 
 
 class Recorder:
@@ -169,21 +218,11 @@ def test_on_a_gpu_what_counts_are_passes_that_are_replayed_where_training_replay
 
 
 def test_a_step_that_takes_long_is_tried_on_few_images_and_none_on_more_than_half_a_batch(monkeypatch):
-    state, step = a_state()
-    clock, sizes = [0.0], []
-
-    def add_gradients(self, state, images, targets):
-        sizes.append(len(images))
-        clock[0] += 0.02 * len(images)
-
-    monkeypatch.setattr("engine.step.TrainStep.add_gradients", add_gradients)
-    monkeypatch.setattr("engine.fastest.time.perf_counter", lambda: clock[0])
-    speeds = fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
-    assert max(sizes) == 8
+    speeds, passes = passes_on_a_processor(monkeypatch, lambda precision, order, images: 0.02 * images)
+    assert max(images for _, images in passes) == 8
     assert list(speeds.values()) == pytest.approx([50] * 4)
-    sizes.clear()
-    fastest.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=11)
-    assert max(sizes) == 5
+    _, passes = passes_on_a_processor(monkeypatch, lambda precision, order, images: 0.02 * images, batch_size=11)
+    assert max(images for _, images in passes) == 5
 
 
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
