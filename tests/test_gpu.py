@@ -12,23 +12,25 @@ from test_counts import IN_THE_LAST_EPOCH
 from test_options import tiny_splits
 from test_resume import figures, interrupt_after, same
 from test_zoo import FAMILIES
-from torch import nn
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from engine import build
 from engine.batch_size import fits
+from engine.build import Loaders
 from engine.compiler import compile_network
 from engine.evaluate import evaluate
 from engine.graphs import WARM_UP, CudaGraphs
 from engine.machine import precisions
-from engine.step import set_learning_rate
+from engine.state import TrainState
+from engine.step import TrainStep, set_learning_rate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 CUDA = torch.device("cuda")
 EPOCHS = range(WARM_UP + 1)  # in which every shape of batch, also what is left over, is computed as usual and recorded
 
 
-def parts(*overrides: str) -> tuple:
+def parts(*overrides: str) -> tuple[TrainState, Loaders, TrainStep]:
     """A small run on the GPU: state, batches, step."""
     model = () if any(override.startswith("model=") for override in overrides) else ("model=resnet20",)
     config = composed("trainer.batch_size=8", "trainer.device=cuda", *model, *overrides)
@@ -41,7 +43,15 @@ def parts(*overrides: str) -> tuple:
     return state, loaders, build.train_step(config, machine)
 
 
-def flat(model: nn.Module) -> torch.Tensor:
+def train_until_recorded(state: TrainState, loaders: Loaders, step: TrainStep) -> tuple[Tensor, Tensor]:
+    """Train for EPOCHS; the last batch."""
+    for epoch in EPOCHS:
+        for images, targets in loaders.train.epoch(epoch):
+            step(state, images, targets)
+    return images, targets
+
+
+def flat(model: nn.Module) -> Tensor:
     """All weights and running statistics in one vector."""
     return torch.cat([value.detach().flatten().double() for value in model.state_dict().values()])
 
@@ -76,9 +86,7 @@ def test_no_step_waits_for_the_gpu(overrides):
     In fp16 this is so of fused optimizers alone: torch asks before it lets another one take a step.
     """
     state, loaders, step = parts(*overrides)
-    for epoch in EPOCHS:
-        for images, targets in loaders.train.epoch(epoch):  # what is made once is made here
-            step(state, images, targets)
+    train_until_recorded(state, loaders, step)  # what is made once is made here
     assert (step.graphs is None) == ("trainer.cuda_graphs=false" in overrides)
     assert step.graphs is None or step.graphs.can_record
     batches = loaders.train.epoch(len(EPOCHS))
@@ -96,9 +104,7 @@ def test_no_step_waits_for_the_gpu(overrides):
 def test_no_step_is_sent_anything_from_main_memory(option):
     """Neither images nor tables nor numbers, but what kernels are started with."""
     state, loaders, step = parts(f"regularization=[{option}]")
-    for epoch in EPOCHS:
-        for images, targets in loaders.train.epoch(epoch):
-            step(state, images, targets)
+    train_until_recorded(state, loaders, step)
     batches = loaders.train.epoch(len(EPOCHS))
     step(state, *next(batches))
     torch.cuda.synchronize()
@@ -146,9 +152,7 @@ def test_evaluation_waits_for_the_gpu_only_at_its_end(tta):
 def test_the_steps_of_every_family_are_recorded(name):
     state, loaders, step = parts(f"model={name}", *FAMILIES[name])
     set_learning_rate(state.optimizer, 0.0)
-    for epoch in EPOCHS:
-        for images, targets in loaders.train.epoch(epoch):
-            step(state, images, targets)
+    train_until_recorded(state, loaders, step)
     assert step.graphs.can_record
     assert len(step.graphs.recordings) == 2
     assert state.totals.isfinite().all()
@@ -174,9 +178,9 @@ def test_recorded_steps_are_bitwise_what_they_are_without(overrides):
     for graphs in ("false", "true"):
         settings = "trainer.deterministic=true", f"trainer.cuda_graphs={graphs}"
         state, loaders, step = parts("trainer.precision=fp32", *settings, *overrides)
-        for epoch in (*EPOCHS, len(EPOCHS)):
-            for images, targets in loaders.train.epoch(epoch):
-                step(state, images, targets)
+        train_until_recorded(state, loaders, step)
+        for images, targets in loaders.train.epoch(len(EPOCHS)):
+            step(state, images, targets)
         weights.append(flat(state.model))
         totals.append(state.totals)
     assert step.graphs.can_record
@@ -192,9 +196,7 @@ def test_a_compiled_network_is_recorded_and_has_the_gradients_of_any_other():
     for compiled in ("false", "true"):
         state, loaders, step = parts("trainer.precision=fp32", f"trainer.compile={compiled}")
         set_learning_rate(state.optimizer, 0.0)
-        for epoch in EPOCHS:
-            for images, targets in loaders.train.epoch(epoch):
-                step(state, images, targets)
+        train_until_recorded(state, loaders, step)
         assert step.graphs.can_record
         assert len(step.graphs.recordings) == 2
         gradient = torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()])
@@ -208,9 +210,7 @@ def test_activations_computed_again_cannot_be_recorded_and_train_all_the_same(ca
     """Checkpointing asks for the state of the random numbers, which waits for the GPU."""
     with caplog.at_level("INFO"):
         state, loaders, step = parts("model.checkpointing=true")
-        for epoch in EPOCHS:
-            for images, targets in loaders.train.epoch(epoch):
-                step(state, images, targets)
+        train_until_recorded(state, loaders, step)
     assert caplog.text.count("steps cannot be recorded") == 1
     assert state.totals.isfinite().all()
 
@@ -221,16 +221,14 @@ def test_where_the_memory_of_recordings_is_missed_they_are_given_up(caplog):
     for graphs in ("true", "false"):
         state, loaders, step = parts(*settings, f"trainer.cuda_graphs={graphs}")
 
-        def gradients(images: torch.Tensor, targets: torch.Tensor, step=step, state=state) -> torch.Tensor:
+        def gradients(images: Tensor, targets: Tensor, step=step, state=state) -> Tensor:
             result = step.add_gradients(state, images, targets)
             if step.graphs and next(tries, False):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return result
 
         with caplog.at_level("INFO"):
-            for epoch in EPOCHS:
-                for images, targets in loaders.train.epoch(epoch):
-                    step(state, images, targets)
+            images, targets = train_until_recorded(state, loaders, step)
             assert bool(step.graphs) == (graphs == "true")
             state.optimizer.zero_grad()
             if step.graphs:
@@ -250,9 +248,7 @@ def test_where_the_memory_of_recordings_is_missed_they_are_given_up(caplog):
 def test_a_recorded_batch_whose_loss_is_no_number_changes_nothing():
     """Asked in every step, which a recording survives."""
     state, loaders, step = parts("trainer.on_nonfinite=skip")
-    for epoch in EPOCHS:
-        for images, targets in loaders.train.epoch(epoch):
-            step(state, images, targets)
+    train_until_recorded(state, loaders, step)
     before, skipped = flat(state.model), state.skipped
     images, targets = next(loaders.train.epoch(0))
     step(state, torch.full_like(images, torch.nan), targets)
@@ -268,7 +264,7 @@ class Asking(nn.Module):
         super().__init__()
         self.linear, self.dropout = nn.Linear(4, 2), nn.Dropout(0.5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(x)
         return self.linear(x) if x.isfinite().all() else self.linear(-x)
 
@@ -276,7 +272,7 @@ class Asking(nn.Module):
 def test_what_cannot_be_recorded_is_computed_as_usual_and_said_once(caplog):
     model, graphs = Asking().to(CUDA), CudaGraphs()
 
-    def gradients(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def gradients(images: Tensor, targets: Tensor) -> Tensor:
         loss = nn.functional.cross_entropy(model(images), targets)
         loss.backward()
         return loss.detach()
