@@ -18,8 +18,7 @@ def main() -> None:
     print(f"{surroundings(arguments.workers)}; images a second\n")
     print("| network | chosen | whole epoch | bare step | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        options = {"batch_size": arguments.batch_size, "seconds": arguments.seconds, "overrides": arguments.overrides}
-        ours = Ours(network, **options)
+        ours = Ours(network, **arguments.ours)
         whole, limit = in_turns([ours, bare(ours)], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
 

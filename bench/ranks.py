@@ -18,26 +18,26 @@ from engine.distributed import joined
 NETWORKS = ["lenet5", "resnet20", "resnet18"]
 
 
-def group(processes: int, threads: int, *ours: object) -> Elsewhere:
-    """Epochs of one run in some processes with some threads each; `ours` is what `rank` makes its side of."""
+def group(processes: int, threads: int, *side: object) -> Elsewhere:
+    """Epochs of one run in some processes with some threads each; `side` is what `rank` makes its own of."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "OMP_NUM_THREADS": threads}
     shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
     places = [shared | {"RANK": number, "LOCAL_RANK": number} for number in range(processes)]
-    return Elsewhere(rank, *((place, threads, *ours) for place in places))
+    return Elsewhere(rank, *((place, threads, *side) for place in places))
 
 
 @contextmanager
 def rank(
-    environment: dict[str, object], threads: int, network: str, batch_size: int, seconds: float, overrides: list[str]
+    environment: dict[str, object], threads: int, network: str, ours: dict[str, object]
 ) -> Iterator[Callable[[], int]]:
     """One process of a group."""
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(threads)
     with joined("auto") as ranks:
-        yield Ours(network, batch_size=batch_size, seconds=seconds, overrides=overrides, ranks=ranks)
+        yield Ours(network, **ours, ranks=ranks)
 
 
 def main() -> None:
@@ -52,8 +52,8 @@ def main() -> None:
     print(f"{surroundings(count)}; images a second in batches of {arguments.batch_size}\n")
     print(f"| network | chosen | one process | {count} processes | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = network, arguments.batch_size, arguments.seconds, arguments.overrides
-        with group(1, count, *ours) as alone, group(count, 1, *ours) as together:
+        side = network, arguments.ours
+        with group(1, count, *side) as alone, group(count, 1, *side) as together:
             one, several = in_turns([alone, together], rounds=arguments.rounds)
         chosen = ", ".join(dict.fromkeys([alone.chosen, together.chosen]))
         print(f"| {network} | {chosen} | {one:,.0f} | {several:,.0f} | {several / one:.3f} |", flush=True)

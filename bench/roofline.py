@@ -42,8 +42,7 @@ def main() -> None:
         "| network | chosen | images/s | training | matrix product | share |\n| --- | --- | ---: | ---: | ---: | ---: |"
     )
     for network in arguments.networks:
-        options = {"batch_size": arguments.batch_size, "seconds": arguments.seconds, "overrides": arguments.overrides}
-        ours = Ours(network, **options)
+        ours = Ours(network, **arguments.ours)
         images, limit = in_turns([ours, product(ours.parts.machine)], rounds=arguments.rounds)
         shape = ours.parts.splits.train.images.shape[1:]
         used = 3 * images * count_multiply_adds(ours.parts.state.model, shape)

@@ -51,10 +51,11 @@ class Options(argparse.ArgumentParser):
         self.add_argument("words", nargs="*", metavar="network | key=value", help=told)
 
     def parse_args(self, *given: Any) -> argparse.Namespace:
-        """With the words told apart, as `networks` and `overrides`."""
+        """With the words told apart, as `networks` and `overrides`; `ours` is what `Ours` takes beside the network."""
         arguments = super().parse_args(*given)
         arguments.networks = [word for word in arguments.words if "=" not in word] or self.networks
         arguments.overrides = [word for word in arguments.words if "=" in word]
+        arguments.ours = {name: getattr(arguments, name) for name in ("batch_size", "seconds", "overrides")}
         return arguments
 
 

@@ -19,8 +19,7 @@ def main() -> None:
     print(f"{surroundings(arguments.workers)}; images a second of a whole epoch\n")
     print("| network | chosen | ours | standard | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
-        options = {"batch_size": arguments.batch_size, "seconds": arguments.seconds, "overrides": arguments.overrides}
-        ours = Ours(network, **options)
+        ours = Ours(network, **arguments.ours)
         with standard(ours, workers=arguments.workers) as theirs:
             fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)

@@ -91,7 +91,7 @@ def main() -> None:
     print(f"| network | epoch of {arguments.images:,} images, s | import | beginning | an epoch | end | share |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for network in arguments.networks:
-        ours = Ours(network, batch_size=arguments.batch_size, seconds=arguments.seconds, overrides=arguments.overrides)
+        ours = Ours(network, **arguments.ours)
         beginning, epoch, ending, speed = costs(ours, rounds=arguments.rounds)
         once, seconds = imported + beginning + ending, arguments.images / speed
         share = (once + arguments.epochs * epoch) / (once + arguments.epochs * seconds)
