@@ -178,7 +178,8 @@ class Elsewhere:
     """A side in processes of its own, which wait while the other sides run; a context that ends them.
 
     Each process has what `side` makes of one of `arguments`: a context of epochs. All begin an epoch together, and
-    must come to as many images.
+    must come to as many images. `chosen` is what the first side has under that name: how it computes, or what else it
+    found out before its first epoch.
     """
 
     def __init__(self, side: Callable[..., AbstractContextManager[Callable[[], int]]], *arguments: tuple):

@@ -93,8 +93,13 @@ def test_a_side_elsewhere_ends_with_its_context():
         (("bench.start", "--rounds", "1", "--images", "200", "lenet5"), 2),
         (("bench.evaluation", "--rounds", "1", "--images", "100", "--workers", "1", "lenet5"), 1),
         (("bench.tensorboard", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
+        (("bench.memory", "--rounds", "1", "--seconds", "0.05", "--workers", "1", "lenet5"), 1),
+        (("bench.depthwise", "--rounds", "1", "--workers", "1", "--batch-size", "2"), 5),
     ],
-    ids=["augment", "standard", "bare", "bare of one way", "ranks", "roofline", "start", "evaluation", "tensorboard"],
+    ids=[
+        *("augment", "standard", "bare", "bare of one way", "ranks", "roofline", "start", "evaluation", "tensorboard"),
+        *("memory", "depthwise"),
+    ],
 )
 def test_a_benchmark_prints_its_table(command, arguments, rows):
     ended = command("-m", *arguments, cwd=ROOT, PYTHONWARNINGS="default", CUDA_VISIBLE_DEVICES="")
@@ -104,7 +109,7 @@ def test_a_benchmark_prints_its_table(command, arguments, rows):
     assert len({row.count("|") for row in table}) == 1
     for row in table[2:]:
         figures = [float(figure.replace(",", "")) for figure in re.findall(r"\| ([\d.,]+) (?=\|)", row)]
-        assert min(figures) > 0
+        assert min(figures) > 0 or arguments[0] == "bench.memory"  # where no page may be at fault
         assert not re.search(r"\b(nan|inf)\b|\| -\d", row)
 
 
