@@ -10,12 +10,14 @@ from torch import Tensor
 
 from engine.graphs import WARM_UP, CudaGraphs, unheard
 from engine.machine import Machine
+from engine.memory import is_out_of_memory
 from engine.state import TrainState
 from engine.step import TrainStep
 
-ROUNDS, ENOUGH = 3, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
-FEWEST, LONG_ENOUGH = 8, 0.05  # images, and seconds: a pass that takes longer is not tried on more of them
-HOPELESS = 1.5  # times the shortest: a candidate that takes longer in two rounds is not tried again
+ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
+FEWEST, LONG_ENOUGH = 8, 0.05  # images, and seconds: where so many take longer no more are tried
+HOPELESS = 1.5  # times as slow as the fastest: a candidate that is so after two rounds is left at that
+STEADY = 0.75  # of the time of a small batch, which at most is the same for any number of images
 MARGIN = 1.1  # so much faster must a candidate be than one that stands before it: in doubt every run chooses alike
 
 
@@ -25,10 +27,11 @@ def try_out(
     """Images a second, forward and backward, for each candidate.
 
     On a processor they take turns, so that whatever else the machine is doing slows them all. Batches there have at
-    most half the size of those in training, so that none takes more memory in fp32 than the run in 16 bits; on a GPU,
-    where memory that did not suffice is told from the rest, they have all of it, for which cuDNN then has found its
-    ways already. What does not fit into memory has no speed. Neither the running statistics of `state` nor its memory
-    format are of use afterwards, and torch's handling of fp32 products is that of the last candidate.
+    most half the size of those in training (but two images), so that none takes more memory in fp32 than the run in
+    16 bits, and tell what a whole one takes; on a GPU, where memory that did not suffice is told from the rest, they
+    have all of it, for which cuDNN then has found its ways already. What does not fit into memory has no speed.
+    Neither the running statistics of `state` nor its memory format are of use afterwards, and torch's handling of
+    fp32 products is that of the last candidate.
     """
     device = machines[0].device
     most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm over one value has no meaning
@@ -62,7 +65,9 @@ class Trial:
             step.gradients(self.state, batch, self.labels[:images])
             machine.wait()
             return time.perf_counter() - begun
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return math.inf
         finally:
             self.state.optimizer.zero_grad()
@@ -74,22 +79,22 @@ def in_turns(machines: Sequence[Machine], trial: Trial, batch_size: int) -> dict
     One alone would tell the wrong one: casting weights to 16 bits, and adding up their gradients, takes as long for
     few images as for many.
     """
-    few, many = sizes(trial, machines[0])
-    durations = {machine: dict.fromkeys((few, many), math.inf) for machine in machines}
+    two = sizes(trial, machines[0])
+    durations = {machine: dict.fromkeys(two, math.inf) for machine in machines}
 
     def speed(machine: Machine) -> float:
         return extrapolated(durations[machine], batch_size)
 
     def measure(machine: Machine) -> dict[int, float]:
         trial.arrange(machine)
-        return {images: trial.seconds(machine, images) for images in (few, many)}
+        return {images: trial.seconds(machine, images) for images in durations[machine]}
 
-    for machine in machines:
-        measure(machine)  # the first time of everything costs more
+    # The first time of everything costs more, and shows what there is memory for.
+    left = [machine for machine in machines if max(measure(machine).values()) < math.inf]
     rounds, spent = 0, 0.0
-    while rounds < ROUNDS or spent < ENOUGH:
-        hopeless = max(map(speed, machines)) / HOPELESS
-        for machine in machines:
+    while left and (rounds < ROUNDS or spent < ENOUGH):
+        hopeless = max(map(speed, left)) / HOPELESS
+        for machine in left:
             if rounds < 2 or speed(machine) > hopeless:
                 for images, duration in measure(machine).items():
                     durations[machine][images] = min(durations[machine][images], duration)
@@ -99,7 +104,10 @@ def in_turns(machines: Sequence[Machine], trial: Trial, batch_size: int) -> dict
 
 
 def sizes(trial: Trial, machine: Machine) -> tuple[int, int]:
-    """Of two batches, so many images that passes of the larger one can be measured, and a quarter of that."""
+    """Of two batches: so few images that a pass takes no longer than it must, by the first pass, and a quarter of that.
+
+    Where there are no more than two images, both have these.
+    """
     trial.arrange(machine)
     trial.seconds(machine, 2)
     most = len(trial.images)
@@ -110,14 +118,17 @@ def sizes(trial: Trial, machine: Machine) -> tuple[int, int]:
 
 
 def extrapolated(seconds: dict[int, float], batch_size: int) -> float:
-    """Images a second of a batch, of which each image takes as long as each that one of two smaller ones has more."""
+    """Images a second of a batch, of which each image takes as long as each that one of two smaller ones has more.
+
+    Noise may say that this is nothing, or more than its share of the larger one; it is at most that, and not less than
+    what `STEADY` leaves of it.
+    """
     (few, short), (many, long) = min(seconds.items()), max(seconds.items())
     if long == math.inf:
         return 0.0
-    average = long / many
-    # Noise may say that more images take less time, or more than their share.
-    each = min(max((long - short) / (many - few), 0.0), average) if few < many else average
-    return batch_size / (long + (batch_size - many) * each)
+    share = long / many
+    each = (long - short) / (many - few) if few < many else share
+    return batch_size / (long + (batch_size - many) * min(max(each, (1 - STEADY) * share), share))
 
 
 def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
