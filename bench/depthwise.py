@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from bench.timing import in_turns, surroundings
 
 KINDS = [(144, 32, 3, 1), (144, 32, 3, 2), (576, 8, 3, 2), (672, 8, 5, 2), (480, 4, 5, 1)]
+TIMES = 5
 
 
 def gradient(of: str, dtype: torch.dtype, kind: tuple[int, int, int, int], batch_size: int) -> Callable[[], int]:
-    """Computes the gradient of the input or the weights, as `of` says; returns 1."""
+    """Computes the gradient of the input or the weights, as `of` says, some times, and returns how often."""
     channels, side, kernel, stride = kind
     order = {"memory_format": torch.channels_last}
     images = torch.randn(batch_size, channels, side, side).to(dtype, **order).requires_grad_(of == "input")
@@ -25,8 +26,9 @@ def gradient(of: str, dtype: torch.dtype, kind: tuple[int, int, int, int], batch
     asked = images if of == "input" else weights
 
     def compute() -> int:
-        torch.autograd.grad(output, asked, given, retain_graph=True)
-        return 1
+        for _ in range(TIMES):
+            torch.autograd.grad(output, asked, given, retain_graph=True)
+        return TIMES
 
     return compute
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.workers)
-    print(f"{surroundings(arguments.workers)}; milliseconds with {arguments.batch_size} images\n")
+    print(f"{surroundings(arguments.workers, device='cpu')}; milliseconds with {arguments.batch_size} images\n")
     print("| channels, pixels a side | kernel, stride | bf16, input | weights | fp32, input | weights |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for kind in KINDS:

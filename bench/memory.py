@@ -48,7 +48,7 @@ def main() -> None:
     arguments = Options("memory", __doc__, NETWORKS).parse_args()
     computed = [f"trainer.precision={precisions(torch.device('cpu'))[0]}", "trainer.memory_format=channels_last"]
     arguments.ours["overrides"] = ["trainer.device=cpu", *computed, *arguments.overrides]
-    print(f"{surroundings(arguments.workers)}; seconds a step of {arguments.batch_size} images\n")
+    print(f"{surroundings(arguments.workers, device='cpu')}; seconds a step of {arguments.batch_size} images\n")
     print("| network | by itself | kept | | faults | then | peak, GB | then |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for network in arguments.networks:

@@ -179,7 +179,7 @@ class Elsewhere:
 
     Each process has what `side` makes of one of `arguments`: a context of epochs. All begin an epoch together, and
     must come to as many images. `chosen` is what the first side has under that name: how it computes, or what else it
-    found out before its first epoch.
+    found out beforehand.
     """
 
     def __init__(self, side: Callable[..., AbstractContextManager[Callable[[], int]]], *arguments: tuple):
@@ -235,7 +235,7 @@ class Elsewhere:
 
 
 def serve(pipe: Connection, side: Callable[..., AbstractContextManager[Callable[[], int]]], given: tuple) -> None:
-    """A process of `Elsewhere`: says how its side computes, and how many images each epoch had that is asked for."""
+    """A process of `Elsewhere`: says what its side has as `chosen`, and how many images each epoch had."""
     with side(*given) as epoch:
         pipe.send(getattr(epoch, "chosen", ""))
         for _ in until_closed(pipe):

@@ -26,11 +26,12 @@ def in_turns(sides: Sequence[Callable[[], int]], *, rounds: int) -> list[float]:
     ]
 
 
-def surroundings(workers: int) -> str:
-    """The machine and the versions that a table belongs to."""
+def surroundings(workers: int, *, device: str = "auto") -> str:
+    """The machine and the versions that a table belongs to; "cpu" where a GPU that may be there is not used."""
     names = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    return f"{device}, {workers} workers or threads, {names}"
+    uses_gpu = device != "cpu" and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if uses_gpu else processor()
+    return f"{name}, {workers} workers or threads, {names}"
 
 
 def processor() -> str:

@@ -109,7 +109,9 @@ def test_a_benchmark_prints_its_table(command, arguments, rows):
     assert len({row.count("|") for row in table}) == 1
     for row in table[2:]:
         figures = [float(figure.replace(",", "")) for figure in re.findall(r"\| ([\d.,]+) (?=\|)", row)]
-        assert min(figures) > 0 or arguments[0] == "bench.memory"  # where no page may be at fault
+        if arguments[0] == "bench.memory":
+            del figures[3:5]  # page faults, of which there may be none
+        assert min(figures) > 0
         assert not re.search(r"\b(nan|inf)\b|\| -\d", row)
 
 
