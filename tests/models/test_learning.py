@@ -1,0 +1,45 @@
+"""Every family of networks learns: after one epoch on generated images it knows much more than nothing."""
+
+import math
+
+import pytest
+
+from tests.support.networks import FAMILIES
+
+FAST = {"lenet5"}
+LARGE = {"alexnet_2012", "googlenet", "inception_v2", "inception_v3", "inception_v4"}
+LARGE |= {"inception_resnet_v1", "inception_resnet_v2", "mobilenet_v3_small"}
+
+# Networks without normalisation begin slowly, and want more steps or shorter ones.
+SETTINGS = {
+    "lenet5": ("dataset.train_size=6000",),
+    "alexnet": ("dataset.train_size=3000", "optimizer.lr=3e-4"),
+    "alexnet_2012": ("dataset.train_size=6000", "optimizer.lr=1e-4", "trainer.batch_size=16"),
+    "vgg11": ("optimizer.lr=5e-4",),
+    "mobilenet_v1": ("dataset.train_size=3000",),
+    "inception_resnet_v2": ("dataset.train_size=750",),
+    # Its running statistics remember a hundred steps: they want several hundred to be right.
+    "mobilenet_v3_small": ("dataset.train_size=6000",),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+)
+def test_one_epoch_teaches(train, name):
+    """Plain shapes on a plain ground, which a network can learn in a minute."""
+    run = train(
+        f"model={name}",
+        *FAMILIES[name],
+        "optimizer=adamw",
+        "optimizer.lr=2e-3",
+        "scheduler=cosine",
+        "trainer.max_epochs=1",
+        "trainer.batch_size=10",
+        "dataset.clutter=0",
+        "dataset.val_size=0",
+        f"dataset.train_size={1000 if name in LARGE else 1500}",
+        f"dataset.test_size={200 if name in LARGE else 500}",
+        *SETTINGS.get(name, ()),
+    )
+    assert run.result["test_loss"] < 0.75 * math.log(10)

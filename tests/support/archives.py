@@ -1,0 +1,76 @@
+"""Small archives with the layout of CIFAR's published ones."""
+
+import io
+import pickle
+import struct
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from data import cifar
+from data.cifar import CIFAR100
+
+FACTS = {"mean": [0.5] * 3, "std": [0.2] * 3}
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes what Python 2 with numpy 1 wrote, as the published files are: byte strings, and numpy's old places."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_text(self, value):
+        value = value if isinstance(value, bytes) else value.encode("latin1")
+        self.write(b"T" + struct.pack("<i", len(value)) + value)
+
+    def save_global(self, value, name=None):
+        module = value.__module__.replace("numpy._core", "numpy.core")
+        self.write(f"c{module}\n{value.__name__}\n".encode())
+
+    dispatch[bytes] = dispatch[str] = save_text
+    dispatch[type] = dispatch[type(len)] = dispatch[type(lambda: 0)] = save_global
+
+
+def python2_pickle(content) -> bytes:
+    """Content as a file of the published archives holds it."""
+    stream = io.BytesIO()
+    Python2Pickler(stream, protocol=2).dump(content)
+    return stream.getvalue()
+
+
+def pixels(count: int, seed: int) -> np.ndarray:
+    """Random images as rows of bytes."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
+
+
+def archive_files(kind: cifar.Archive) -> dict[str, bytes]:
+    """Names and contents of the files in a small archive with the layout of a published one."""
+    fine = kind is CIFAR100
+    names = {"fine_label_names": [f"f{n}" for n in range(100)], "coarse_label_names": [f"c{n}" for n in range(20)]}
+    files = {kind.meta: names if fine else {"label_names": [f"class{n}" for n in range(10)]}}
+    for seed, name in enumerate([*kind.train, *kind.test]):
+        labels = {"fine_labels": [seed, 99], "coarse_labels": [seed, 19]} if fine else {"labels": [seed, 9]}
+        files[name] = {"data": pixels(2, seed), **labels, "filenames": ["a.png", "b.png"]}
+    return {f"{kind.folder}/{name}": python2_pickle(content) for name, content in files.items()}
+
+
+def archive_bytes(kind: cifar.Archive, *changes: Callable[[tarfile.TarFile, dict[str, bytes]], None]) -> bytes:
+    """A small archive with the layout of a published one. Changes may add members, or take away files."""
+    files, stream = archive_files(kind), io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for change in changes:
+            change(tar, files)
+        for name, data in files.items():
+            add(tar, name, data)
+    return stream.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **properties: Any) -> None:
+    """A member with the given properties, true or not: a plain file unless they say otherwise."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in properties.items():
+        setattr(info, key, value)
+    form = tarfile.PAX_FORMAT if info.pax_headers else tar.format
+    tar.fileobj.write(info.tobuf(form) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
