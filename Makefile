@@ -1,5 +1,5 @@
 # make train     set up and train on generated images; ARGS="model=resnext29 dataset=cifar10" trains something else
-# make test      set up and run the tests, some minutes; make test-slow those that take longer
+# make test      set up and run the tests that belong before every commit; make test-slow the others
 # make lint      set up and check the source's style; make format mends what can be mended
 # make audit     ask whether a published weakness is known of anything that is installed; needs a network
 
@@ -13,7 +13,7 @@ train: .venv/runs
 	$(BIN)/python train.py $(or $(ARGS),$(SMALL))
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: .venv/tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow $(ARGS)
