@@ -27,7 +27,7 @@ format: .venv/tests
 	$(BIN)/ruff format .
 
 audit: .venv/runs
-	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check 'pip-audit>=2.9'
 	$(BIN)/pip-audit --local
 
 clean:
@@ -39,9 +39,9 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/runs: requirements.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 .venv/tests: requirements-dev.txt .venv/runs
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -420,6 +420,7 @@ def test_who_is_killed_while_downloading_holds_up_nobody(published, tmp_path, ca
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_who_is_killed_while_unpacking_leaves_nothing_that_is_taken_for_the_data_set(published, tmp_path):
     with start(published, tmp_path, "good", KILLED_WHILE_UNPACKING) as first:
         first.communicate(timeout=60)

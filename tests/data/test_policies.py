@@ -16,6 +16,7 @@ from data.augmentation.operations import Kind, apply
 from data.augmentation.rand_augment import RandAugment
 from data.augmentation.trivial_augment import TrivialAugment
 from data.dataset import DataError
+from tests.support.marks import slow_except
 
 # No image whose sides differ by an odd number, as 40x33: turned by 90 degrees, each of its pixels lies exactly between
 # two others, and either is right.
@@ -128,7 +129,7 @@ def test_images_that_have_no_colours_are_refused():
 # Whole policies, on the same random numbers
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", slow_except(SIZES[:1], SIZES), ids=str)
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
 def test_rand_augment_equals_torchvision(shape, magnitude):
     """Every ordered pair of operations."""
@@ -146,7 +147,7 @@ def test_rand_augment_equals_torchvision(shape, magnitude):
     assert_same(ours(images, uniform), torch.stack(expected))
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", slow_except(SIZES[-1:], SIZES), ids=str)
 def test_auto_augment_equals_torchvision(shape):
     """Random numbers, so that pairs, probabilities, levels and directions all count."""
     ours, theirs = AutoAugment(), v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
@@ -164,7 +165,7 @@ def test_auto_augment_equals_torchvision(shape):
     assert_same(found, torch.stack(expected))
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", slow_except(SIZES[:1], SIZES), ids=str)
 @pytest.mark.parametrize("severity", [3, 10])
 def test_aug_mix_equals_torchvision(shape, severity):
     ours, theirs = AugMix(severity=severity, chains=3, depth=3), v2.AugMix(severity, all_ops=False)

@@ -150,19 +150,11 @@ def test_without_validation_the_order_of_the_averages_does_not_matter(train, ord
     assert run.result["chosen_weights"] == "swa"
 
 
-def test_without_validation_the_average_is_the_result(train):
-    run = train("regularization=[ema]", "dataset.val_size=0", *LONG[:3])
-    assert run.result["chosen_weights"] == "ema"
-    assert run.result["test_accuracy"] == run.result["test_accuracy_last_ema"]
-    found, images = rebuilt(run.checkpoint())
-    assert found.weights == "ema"
-    figures = evaluate(found.model, images.test, precision=found.precision)
-    assert run.result["test_loss"] == pytest.approx(figures.loss, rel=1e-6)
-
-
 def test_evaluate_finds_the_weights_that_count(train, capsys):
     """By default those that the run chose, by name any that the checkpoint has."""
     run = train("model=resnet20", "model.depths=[1,1,1]", "regularization=[ema]", "dataset.val_size=0", *LONG[:3])
+    assert run.result["chosen_weights"] == rebuilt(run.checkpoint())[0].weights == "ema"
+    assert run.result["test_accuracy"] == run.result["test_accuracy_last_ema"]
     words = (f"checkpoint={run.directory.path}", "device=cpu")
     for weights, counts in [((), True), (("weights=model",), False)]:
         evaluate_program.main(composed(*words, *weights, config_name="evaluate"))

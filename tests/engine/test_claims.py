@@ -135,7 +135,7 @@ def asked(*few: str) -> list[Any]:
     return [pytest.param(few, id="few"), pytest.param((*OF_TEST_IMAGES, *IN_PLACE), id="all", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("several", asked("plain", "export"))
+@pytest.mark.parametrize("several", asked("plain"))
 @pytest.mark.parametrize(("name", "value"), cases(FALSE))
 def test_what_is_false_is_refused_in_every_mode(name, value, several, sound, modes, place, capsys):
     torch.save(spoilt(sound, name, value), "spoilt.pt")

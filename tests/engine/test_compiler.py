@@ -89,6 +89,7 @@ class Layers(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_each_of_many_networks_of_a_class_is_compiled_for_each_shape_and_an_equal_one_is_not_again(monkeypatch):
     """Torch's own limit is eight in all, behind which a sweep over a family would compute uncompiled."""
     from torch._dynamo import config

@@ -112,7 +112,7 @@ def drawn(count: int) -> settings:
     )
 
 
-@drawn(8)
+@drawn(3)
 @given(words=commands())
 def test_what_is_accepted_can_be_built(words):
     check_and_build(words)

@@ -205,6 +205,7 @@ def test_a_compiler_that_fails_is_answered_in_one_line(quick, monkeypatch):
         costs({"a": trained()}, compiled=True)
 
 
+@pytest.mark.slow
 def test_more_networks_of_a_class_are_compiled_than_torch_allows(quick, monkeypatch):
     """By itself it would compile eight times, and then run the others as they are."""
     counters.clear()

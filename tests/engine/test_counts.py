@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import build
 from engine.step import set_learning_rate
+from tests.support.marks import slow_except
 from tests.support.runs import ROOT, composed, option_names
 from tests.support.steps import IN_THE_LAST_EPOCH, tiny_splits
 
@@ -25,7 +26,6 @@ WAITING = {
     "is_nonzero",
 }
 COPYING = {"copy_", "_to_copy", "clone"}
-OWN_OPTIMIZERS = ("lars", "lamb", "lion", "muon", "rmsprop", "sgd_lookahead")  # torch has the others
 
 
 class Counting(TorchDispatchMode):
@@ -136,24 +136,20 @@ def test_weights_and_activations_are_copied_only_to_change_their_precision(overr
     assert calls["_foreach_copy_"] == copied
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        *[(f"regularization=[{option}]",) for option in option_names("regularization")],
-        *[(f"optimizer={option}",) for option in OWN_OPTIMIZERS],
-        *[
-            pytest.param((f"optimizer={option}",), marks=pytest.mark.slow)
-            for option in option_names("optimizer")
-            if option not in OWN_OPTIMIZERS
-        ],
-        ("trainer.micro_batches=2",),
-        ("regularization=[mixup,cutmix]", "regularization.mixup.per_image=true"),
-    ],
-    ids=" ".join,
-)
-def test_no_step_waits_for_the_device(overrides, monkeypatch):
+# What is done in the step; what images go through before is in tests/data, and the other optimizers are torch's.
+OWN = [f"optimizer={option}" for option in ("lars", "lamb", "lion", "muon", "rmsprop", "sgd_lookahead")]
+OWN += [f"regularization=[{option}]" for option in ("cutmix", "drop_block", "drop_path", "ema", "gradient_clipping")]
+OWN += [f"regularization=[{option}]" for option in ("max_norm", "mixup", "sam", "shake_drop", "swa")]
+OWN += ["trainer.micro_batches=2"]
+ALL = [f"optimizer={option}" for option in option_names("optimizer")]
+ALL += [f"regularization=[{option}]" for option in option_names("regularization")]
+ALL += ["regularization=[mixup,cutmix] regularization.mixup.per_image=true", "trainer.micro_batches=2"]
+
+
+@pytest.mark.parametrize("override", slow_except(OWN, ALL))
+def test_no_step_waits_for_the_device(override, monkeypatch):
     """Neither in an operator nor on the way to Python's numbers."""
-    sides = Sides(*overrides)
+    sides = Sides(*override.split())
     sides.epoch()
     for method in ("tolist", "numpy", "cpu"):
         monkeypatch.setattr(torch.Tensor, method, None)

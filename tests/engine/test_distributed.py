@@ -22,6 +22,7 @@ from engine.errors import RunError
 from engine.launch import answers, first_host, meeting_place
 from tests.support.commands import answer
 from tests.support.images import NORMALIZE, OPERATIONS, numbered
+from tests.support.marks import slow_except
 from tests.support.ranks import MASKED, PROCESSES, SECONDS, SETTINGS, Group, records, wait_for, weights
 from tests.support.runs import ROOT, composed, same
 
@@ -107,7 +108,7 @@ def require_same_curve(found: Path, wanted: Path) -> None:
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", slow_except([2], [2, 3]))
 def test_several_processes_give_the_curve_of_one(runs, count):
     require_same_curve(runs(count), runs(1))
 

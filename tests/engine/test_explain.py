@@ -23,6 +23,7 @@ from engine.examine.explain import attention, explain, filters, gradcam
 from engine.examine.explain.chosen import first_of_each, shown_classes
 from engine.machine import Precision
 from engine.tta import as_it_is
+from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, make
 from tests.support.runs import option_names, rebuilt
 
@@ -160,9 +161,7 @@ class Maps(TorchFunctionMode):
 QUICK = {"lenet5", "vgg11", "densenet100bc", "mobilenet_v2", "bam_resnet20", "airbench94"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in option_names("model")]
-)
+@pytest.mark.parametrize("name", slow_except(QUICK, option_names("model")))
 def test_the_map_is_the_last_that_is_computed_in_any_network(name):
     """Whatever comes behind it has no places any more."""
     with torch.device("meta"), torch.no_grad():
@@ -395,13 +394,7 @@ def test_of_many_classes_ten_are_shown(count):
     assert 0 not in shown_classes(np.where(labels == 0, 1, labels), count)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name in {"lenet5", "cbam_resnet20", "sknet26"} else pytest.mark.slow)
-        for name in FAMILIES
-    ],
-)
+@pytest.mark.parametrize("name", slow_except(["lenet5", "cbam_resnet20", "sknet26"], FAMILIES))
 def test_every_family_is_explained(name):
     parts = explain(*known(make(name, *FAMILIES[name]), noise(2), torch.arange(2), [f"class {n}" for n in range(10)]))
     has_attention = name in ATTENTION

@@ -18,6 +18,7 @@ from engine import check
 from engine.examine.export import FILES, FORMATS, NotExported, WithNormalization, captured, write
 from engine.schema import read_keys
 from tests.support.commands import answer
+from tests.support.marks import slow_except
 from tests.support.networks import SMALL_FAMILIES
 from tests.support.runs import composed
 
@@ -86,9 +87,7 @@ RISKY = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["cbam_resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in RISKY if "cbam" not in name)]
-)
+@pytest.mark.parametrize("name", slow_except([], RISKY))
 def test_a_network_can_be_captured_for_any_number_of_images(name):
     torch.manual_seed(0)
     network = WithNormalization(models.create(name, num_classes=10, **RISKY[name]), FACTS["mean"], FACTS["std"]).eval()

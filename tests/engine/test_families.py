@@ -15,12 +15,13 @@ from data.dataset import Images
 from engine import build
 from engine.examine import cost, tables
 from engine.rundir import RunDirectory
+from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, SMALL_FAMILIES, make, multiply_adds, parameters, settling
 from tests.support.pages import Text
 from tests.support.runs import SMALL, composed
 
 IMAGES = 20  # to test on, two of each class
-FAST = {"lenet5", "se_resnet20", "airbench94"}
+FAST = {"lenet5"}
 
 
 def checkpoint_of(name: str, place: Path) -> Images:
@@ -61,9 +62,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(cost, name, value)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SMALL_FAMILIES]
-)
+@pytest.mark.parametrize("name", slow_except(FAST, SMALL_FAMILIES))
 def test_a_checkpoint_of_every_family(name, report, export, tmp_path, monkeypatch, quick):
     """What the files say of it is what comes of it by other ways."""
     images = checkpoint_of(name, tmp_path)

@@ -147,6 +147,7 @@ def test_every_way_is_measured_and_no_weight_moves(batch_size):
         assert parameter.grad is None
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
     state, step = a_state()
     sizes = []

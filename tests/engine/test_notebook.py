@@ -27,6 +27,7 @@ def settings_are_those_that_a_run_composes(names: Iterable[str]) -> None:
         assert notebook.model_settings(name) == build.plain(every[name]), name
 
 
+@pytest.mark.slow
 def test_the_settings_are_those_that_a_run_composes():
     settings_are_those_that_a_run_composes(FAMILIES)
     assert notebook.model_settings("cbam_resnet20") == build.plain(composed("model=cbam_resnet20").model)
@@ -91,6 +92,7 @@ def test_another_hydra_goes_on(tmp_path):
         assert compose("mine").a == 1
 
 
+@pytest.mark.slow
 def test_the_import_is_light_and_works_from_anywhere(command):
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import models\n"

@@ -501,6 +501,7 @@ def test_what_is_remembered_does_not_depend_on_the_memory_format(name):
 # The page on optimizers
 
 
+@pytest.mark.slow
 def test_the_page_has_every_optimizer_with_its_rate_and_keys():
     page = (ROOT / "docs" / "optimizers.md").read_text()
     rows = {name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (.*?) \|", page, re.M)}

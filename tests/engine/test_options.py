@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from engine import build
 from engine.check import CommandError, check_model, constructor_arguments, make_schedule
 from engine.fit import set_learning_rate
+from tests.support.marks import slow_except
 from tests.support.runs import composed, option_names
 from tests.support.steps import constructors, tiny_splits, train_a_step
 
@@ -39,7 +40,7 @@ def test_a_regularizer_makes_another_step(option):
     assert torch.equal(change, plain) == (option in {"ema", "swa"})
 
 
-@pytest.mark.parametrize("option", option_names("optimizer"))
+@pytest.mark.parametrize("option", slow_except(["sgd", "muon"], option_names("optimizer")))
 def test_an_optimizer_follows_every_schedule(option):
     """From one to the next in the middle of their epochs, with what it remembers; the rate is what it is told."""
     config = composed("model=lenet5", f"optimizer={option}", "trainer.device=cpu", "trainer.batch_size=4")
@@ -120,7 +121,7 @@ def test_every_two_options_meet():
 
 @pytest.mark.parametrize(
     ("optimizer", "scheduler", "half"),
-    [pytest.param(*row, marks=pytest.mark.slow if number % 2 else ()) for number, row in enumerate(halves())],
+    [pytest.param(*row, marks=pytest.mark.slow if number % 3 else ()) for number, row in enumerate(halves())],
 )
 def test_options_that_meet_train_a_step(optimizer, scheduler, half):
     chosen = (f"optimizer={optimizer}", f"scheduler={scheduler}", f"regularization=[{','.join(half)}]")

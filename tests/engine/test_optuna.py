@@ -345,6 +345,7 @@ def test_a_run_is_judged_before_each_epoch_and_not_at_its_end(train, monkeypatch
 # The picture
 
 
+@pytest.mark.slow
 def test_the_setting_that_matters_has_the_share_of_it_and_all_are_drawn(tmp_path):
     place = optuna.create_study(direction="maximize", storage=study.database(f"sqlite:///{tmp_path}/study.db"))
     space = {

@@ -130,6 +130,7 @@ def test_a_thumbnail_keeps_the_shape_of_an_image(size, tmp_path):
     assert shown.size == pytest.approx([160 * side / max(size) for side in size], abs=1)
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_says_what_it_leaves_out(tmp_path):
     names = ["猫", "$5 \\alpha_", "x" * 60, "cat"]
     few = [Prediction(Path("0.png"), [(name, 0.25)]) for name in names]

@@ -95,8 +95,8 @@ SMALL_RESNET = ("model=resnet20", "model.depths=[2,2,2]")
     ("name", "reference"),
     [
         ("resnet18", lambda: torchvision.models.resnet18()),
-        ("resnet50", lambda: torchvision.models.resnet50()),
-        ("resnet18", lambda: timm.create_model("resnet18", num_classes=10)),
+        pytest.param("resnet50", lambda: torchvision.models.resnet50(), marks=pytest.mark.slow),
+        pytest.param("resnet18", lambda: timm.create_model("resnet18", num_classes=10), marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()
@@ -271,6 +271,7 @@ def test_weights_go_into_averages_as_well(finished):
     assert not same(dict(build.state(config, splits, machine).model.state_dict()), weights)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_resumes_bitwise_without_the_file(train, monkeypatch, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save({name: tensor + 0.01 for name, tensor in ours("lenet5").state_dict().items()}, file)

@@ -23,6 +23,7 @@ from engine.recipes import Recipe, as_markdown, recipes, results, verdict
 from engine.schema import read_keys
 from engine.settings import difference, leaves
 from tests.support.archives import archive_bytes
+from tests.support.marks import slow_except
 from tests.support.runs import CONF, ROOT, composed, option_names
 from tests.support.steps import step_of
 
@@ -35,7 +36,7 @@ def every_recipe() -> dict[str, Recipe]:
 
 # One for any network, one for a network, one that inherits from others, one with its own sizes; to compose all is slow.
 FEW = {"he2015", "lenet5_cifarzoo", "shake_shake26_2x64d_cifarzoo_cutout_mixup", "speedrun", "mobilenet_default"}
-NAMES = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in option_names("recipe")]
+NAMES = slow_except(FEW, option_names("recipe"))
 
 # What makes a network small enough to train a step in no time; the Inceptions, which have no such key, get GoogLeNet.
 SMALL = {"depths": [1, 1, 1], "widths": [16, 16, 16], "cardinality": 2, "width": 32, "growth_rate": 4, "groups": 2}
@@ -212,6 +213,7 @@ def test_a_word_on_the_expectation_does_not_keep_a_run_from_going_on():
     assert difference(before, {**before, "seed": 1}) == "seed was 0 in this run so far and is 1 now"
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_recipe_of_ones_own(command, tmp_path):
     (tmp_path / "own" / "recipe").mkdir(parents=True)
     file = tmp_path / "own" / "recipe" / "mine.yaml"
@@ -242,6 +244,7 @@ def test_the_table_is_complete_and_current():
     assert as_markdown() in documented, "docs/recipes.md is not what `python -m engine.recipes --markdown` prints"
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_without_torch(command):
     ended = command("-m", "engine.recipes", cwd=ROOT)
     assert ended.returncode == 0, ended.stderr

@@ -21,6 +21,7 @@ from engine.command import command_line
 from engine.leaderboard import read_run
 from engine.rundir import RunDirectory
 from engine.runtime import random_states, restore_random_states
+from tests.support.marks import slow_except
 from tests.support.runs import (
     ROOT,
     SMALL,
@@ -56,9 +57,7 @@ def undisturbed(tmp_path_factory) -> Run:
     return train_small(tmp_path_factory.mktemp("undisturbed") / "run", *SETTINGS)
 
 
-@pytest.mark.parametrize(
-    "steps", [*(pytest.param(steps, marks=SLOW) for steps in (1, 2, 6)), STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 2]
-)
+@pytest.mark.parametrize("steps", slow_except([2 * STEPS_PER_EPOCH + 2], [1, 2, 3, 6, 8]))
 def test_resumed_equals_undisturbed(undisturbed, train, monkeypatch, tmp_path, steps):
     """Interrupted in the first step, within epochs and at their ends."""
     directory = tmp_path / "resumed"
@@ -104,7 +103,7 @@ def test_every_optimizer_resumes_from_its_state(optimizer):
 @pytest.mark.parametrize(
     ("steps", "held_out"),
     [
-        (STEPS_PER_EPOCH, "0.1"),
+        pytest.param(STEPS_PER_EPOCH, "0.1", marks=SLOW),
         pytest.param(STEPS_PER_EPOCH, "0", marks=SLOW),
         pytest.param(2 * STEPS_PER_EPOCH + 2, "0.1", marks=SLOW),
         (2 * STEPS_PER_EPOCH + 2, "0"),
@@ -197,6 +196,7 @@ def test_a_forced_learning_rate_and_momentum_take_effect(train, finished):
     assert {group["momentum"] for group in groups} == {0.5}
 
 
+@pytest.mark.slow
 def test_a_forced_change_of_the_metric_forgets_the_best_of_the_other(train):
     settings = ("scheduler=plateau", "scheduler.patience=0", "trainer.max_epochs=2")
     run = train(*settings)
@@ -207,6 +207,7 @@ def test_a_forced_change_of_the_metric_forgets_the_best_of_the_other(train):
     assert schedule["waited"] == 0
 
 
+@pytest.mark.slow
 def test_a_forced_change_reaches_the_optimizers_within_muon(train):
     run = train("optimizer=muon", "trainer.max_epochs=1")
     changed = ("optimizer.momentum=0.5", "regularization.weight_decay.rate=0.01", "trainer.max_epochs=2")
@@ -235,6 +236,7 @@ def test_what_cannot_even_be_forced(train, finished, capsys, setting, answer):
     assert answer in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_depth_cannot_be_forced(train, capsys):
     settings = ("model=resnet20", "model.depths=[1,1,1]", "trainer.max_epochs=1")
     run = train(*settings)
@@ -339,6 +341,7 @@ def test_auto_begins_a_run_where_there_is_none(unfinished, monkeypatch, capsys):
     assert "no unfinished run of these settings, a new one begins" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_auto_looks_in_the_directory_that_is_given(unfinished, monkeypatch):
     words = ("dataset=shapes", "model=lenet5")
     there, _ = unfinished("there", *words, age=50), unfinished("newer", *words)
@@ -394,6 +397,7 @@ def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path, with_s
     assert run.status == "interrupted"
 
 
+@pytest.mark.slow
 def test_what_is_noted_of_a_run_follows_settings_that_were_forced(train, tmp_path):
     """From which the table of a sweep knows what a run is."""
     directory = tmp_path / "run"

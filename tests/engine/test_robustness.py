@@ -231,6 +231,7 @@ def test_published_images_are_read_where_their_severity_lies(small_files, tmp_pa
                 assert (image.permute(1, 2, 0).numpy() == raw[20 * (severity - 1) + int(place)]).all()
 
 
+@pytest.mark.slow
 def test_published_files_take_the_place_of_what_is_computed(small_files, tmp_path):
     """Fog is bright at severities 4 and 5, where whoever answers by brightness is right about a quarter."""
     fog = np.zeros((100, 32, 32, 3), np.uint8)
@@ -316,6 +317,7 @@ def test_a_network_of_other_classes_is_not_asked_about_cifar10_1(small_files, tm
     assert found.again is None
 
 
+@pytest.mark.slow
 def test_two_checkpoints_on_corrupted_images(finished, caplog):
     """From checkpoints to the files."""
     caplog.set_level("INFO")

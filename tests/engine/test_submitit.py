@@ -155,6 +155,7 @@ def cluster(tmp_path):
     return directory, commands
 
 
+@pytest.mark.slow
 def test_sbatch_is_told_what_the_command_says_and_what_it_answers_is_one_line(tmp_path, cluster):
     directory, commands = cluster
     process = begin(tmp_path, "seed=0,1,2", "sweep=s", *OPTIONS, **commands(REFUSES))

@@ -129,6 +129,7 @@ def test_the_graph_is_kept_on_request(train, finished):
     assert any("head" in name for name in names)
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_network_whose_calls_are_compiled():
     config, network = composed(*SMALL), models.create("lenet5", num_classes=10)
     loaders = build.loaders(config, build.splits(config), build.possible_machines(config)[0])

@@ -21,6 +21,7 @@ from models.resnext import ResNeXtBlock
 from models.shake_drop import ShakeDrop
 from models.shake_shake import ShakeShakeBlock, TwoPathShortcut, mix
 from models.sknet import SelectiveKernel
+from tests.support.marks import slow_except
 from tests.support.runs import composed, option_names
 
 
@@ -144,7 +145,10 @@ def test_shake_drop_keeps_small_rates_in_bf16():
     assert shaken.float().mean().item() == pytest.approx(0.01, abs=0.0005)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet50", "preresnet20", "preresnet164", "wrn16_8", "resnext29"])
+DROPPED = ["resnet20", "resnet50", "preresnet20", "preresnet164", "wrn16_8", "resnext29"]
+
+
+@pytest.mark.parametrize("name", slow_except(["resnet20", "preresnet20", "wrn16_8"], DROPPED))
 def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two_stages(name):
     drop_block = composed("model=resnet20", "regularization=[drop_block]").model.drop_block
     with torch.device("meta"):
@@ -476,7 +480,7 @@ def test_selective_kernels_are_weighed_channel_by_channel():
     torch.testing.assert_close(unit(x), share * first + (1 - share) * second)
 
 
-@pytest.mark.parametrize("attention", option_names("attention"))
+@pytest.mark.parametrize("attention", slow_except(["se", "cbam"], option_names("attention")))
 @pytest.mark.parametrize(
     ("family", "where"),
     [
@@ -494,7 +498,10 @@ def test_any_attention_works_with_any_residual_family(attention, family, where):
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("family", ["googlenet", "inception_v2", "inception_v3", "inception_v4", "inception_resnet_v1"])
+INCEPTIONS = ["googlenet", "inception_v2", "inception_v3", "inception_v4", "inception_resnet_v1"]
+
+
+@pytest.mark.parametrize("family", slow_except(["googlenet", "inception_resnet_v1"], INCEPTIONS))
 def test_squeeze_and_excitation_works_with_inception(family):
     blocks = {"googlenet": 9, "inception_v2": 10, "inception_v3": 11, "inception_v4": 16, "inception_resnet_v1": 20}
     with torch.device("meta"):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from engine import build
+from tests.support.marks import slow_except
 from tests.support.networks import randomize
 from tests.support.runs import composed
 
@@ -85,7 +86,6 @@ def references() -> ModuleType:
     return references
 
 
-SLOW = pytest.mark.slow
 # fmt: off
 COMPARED = [
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext29_32x4d",
@@ -97,11 +97,10 @@ COMPARED = [
 ]
 # fmt: on
 # One variant of each family is fast; se_resnet20, cbam_resnet18 and preresnet20 are below.
-FAST = {"resnet18", "resnext29_32x4d", "densenet100bc", "bam_resnet18", "mobilenet_v1", "mobilenet_v2", "googlenet"}
-FAST |= {"mobilenet_v3_small", "inception_v2", "vgg11", "alexnet"}
+FAST = {"resnet18", "resnext29_32x4d", "densenet100bc", "mobilenet_v2", "mobilenet_v3_small", "googlenet", "vgg11"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else SLOW) for name in COMPARED])
+@pytest.mark.parametrize("name", slow_except(FAST, COMPARED))
 def test_the_same_as_an_independent_implementation(name):
     assert_same_function(ours(name.removesuffix("_timm")), references().BY_NAME[name]())
 
@@ -110,19 +109,17 @@ def test_every_reference_is_compared():
     assert set(references().BY_NAME) == set(COMPARED)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet20", pytest.param("resnet56", marks=SLOW), pytest.param("resnet110", marks=SLOW)]
-)
+@pytest.mark.parametrize("name", slow_except(["resnet20"], ["resnet20", "resnet56", "resnet110"]))
 def test_resnets_with_projections(name):
     assert_same_function(ours(name, "model.shortcut=B"), references().cv(f"{name}_cifar10"))
 
 
-@pytest.mark.parametrize("name", ["se_resnet20", pytest.param("se_resnet56", marks=SLOW)])
+@pytest.mark.parametrize("name", slow_except(["se_resnet20"], ["se_resnet20", "se_resnet56"]))
 def test_se_resnets_with_projections(name):
     assert_same_function(ours(name, "model.shortcut=B"), references().cv(f"{name.replace('_', '')}_cifar10"))
 
 
-@pytest.mark.parametrize("name", ["cbam_resnet18", pytest.param("cbam_resnet50", marks=SLOW)])
+@pytest.mark.parametrize("name", slow_except(["cbam_resnet18"], ["cbam_resnet18", "cbam_resnet50"]))
 def test_cbam(name):
     assert_same_function(ours(name), references().cv(name, small_stem=True), pair=shortcuts_last)
 
@@ -153,12 +150,12 @@ def without_shared_activation_in_stage_1(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["preresnet20", pytest.param("preresnet56", marks=SLOW)])
+@pytest.mark.parametrize("name", slow_except(["preresnet20"], ["preresnet20", "preresnet56"]))
 def test_preresnets_but_for_the_first_shortcut(name):
     assert_same_function(without_shared_activation_in_stage_1(ours(name)), references().cv(f"{name}_cifar10"))
 
 
-@pytest.mark.parametrize("depth", [18, pytest.param(34, marks=SLOW)])
+@pytest.mark.parametrize("depth", slow_except([18], [18, 34]))
 def test_preactresnets_but_for_the_first_shortcut(depth):
     mine = without_shared_activation_in_stage_1(ours(f"preactresnet{depth}"))
     assert_same_function(mine, references().timm_preactresnet(depth), pair=by_execution)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES
 
-FAST = {"lenet5"}
 LARGE = {"alexnet_2012", "googlenet", "inception_v2", "inception_v3", "inception_v4"}
 LARGE |= {"inception_resnet_v1", "inception_resnet_v2", "mobilenet_v3_small"}
 
@@ -23,9 +23,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", slow_except(["lenet5"], FAMILIES))
 def test_one_epoch_teaches(train, name):
     """Plain shapes on a plain ground, which a network can learn in a minute."""
     run = train(

@@ -14,10 +14,9 @@ from engine import build, notebook
 from engine.step import as_tuple
 from models.__main__ import as_markdown, entries
 from models.layers import SMALLEST_INPUT
+from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, SMALL_FAMILIES, make, relative_error, settling
 from tests.support.runs import CONF, ROOT, composed, option_names
-
-MANY_LAYERS = re.compile(r"1\d\d|20\d")  # take long to build
 
 
 def counts(name: str, **settings: Any) -> tuple[int, int, int, int]:
@@ -51,9 +50,14 @@ def pinned(name: str) -> tuple[int, ...]:
     return tuple(int(number.replace(",", "")) for number in said.groups())
 
 
+def is_small(name: str) -> bool:
+    """Whether a network is counted in a tenth of a second."""
+    return pinned(name)[1] < 300_000_000 and "110" not in name
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if MANY_LAYERS.search(name) else ()) for name in option_names("model")],
+    slow_except([*FAMILIES, *filter(is_small, option_names("model"))], option_names("model")),
 )
 def test_counts(name):
     assert counts(name) == pinned(name)
@@ -198,9 +202,7 @@ def test_every_family_is_there():
     assert used == files
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "resnet20" else pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", slow_except(["resnet20"], FAMILIES))
 def test_export(name):
     """torch.export gives a program that computes the same, for any number of images."""
     model = make(name, *FAMILIES[name]).eval()

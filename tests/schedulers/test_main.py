@@ -186,12 +186,14 @@ def test_help_names_every_schedule(command):
     assert set(option_names("scheduler")) <= set(ended.stdout.replace(",", " ").split())
 
 
+@pytest.mark.slow
 def test_a_terminal_without_braille(command):
     ended = command("-m", "schedulers", PYTHONPATH=str(ROOT), PYTHONIOENCODING="ascii")
     assert ended.returncode == 0, ended.stderr
     assert "*****" in ended.stdout
 
 
+@pytest.mark.slow
 def test_training_does_not_pay_for_pictures(command):
     said = "import sys, train, engine.fit, engine.report; print('matplotlib' in sys.modules)"
     assert command("-c", said, PYTHONPATH=str(ROOT)).stdout == "False\n"

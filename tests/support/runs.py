@@ -1,8 +1,9 @@
 """Configurations, and runs of the real program in this process, on small generated data."""
 
 import json
+import pickle
+import re
 import signal
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from engine import build
@@ -34,18 +36,31 @@ SMALL = (
     "trainer.max_epochs=2",
 )
 
+# An override that sets a key, as opposed to one that chooses an option or adds a key.
+SETTING = re.compile(r"(?!hydra\.)(?:\w+\.[\w.]+|seed|resume|init_from)=")
+
 register_resolvers()
 
 
 @cache
-def _composed(overrides: tuple[str, ...], config_name: str, hydra: bool) -> DictConfig:
+def _composed(overrides: tuple[str, ...], config_name: str, hydra: bool) -> bytes:
+    """A pickled configuration, of which a copy takes half a millisecond where deepcopy takes twelve."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config_name, overrides=list(overrides), return_hydra_config=hydra)
+        return pickle.dumps(compose(config_name, overrides=list(overrides), return_hydra_config=hydra))
 
 
 def composed(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
-    """The configuration that these overrides compose to, as a copy: composing takes a tenth of a second."""
-    return deepcopy(_composed(overrides, config_name, hydra))
+    """The configuration that these overrides compose to.
+
+    Composing takes a tenth of a second: what only sets a key is set in a copy of what the other overrides compose to.
+    """
+    settings = [override for override in overrides if SETTING.match(override)]
+    config = pickle.loads(_composed(tuple(word for word in overrides if word not in settings), config_name, hydra))
+    for override in OverridesParser.create().parse_overrides(settings):
+        OmegaConf.update(config, override.key_or_group, override.value())
+    if hydra:
+        config.hydra.overrides.task = list(overrides)
+    return config
 
 
 def option_names(group: str) -> list[str]:
