@@ -23,6 +23,7 @@ OPTIONS = {
     "recipe=resnet20_chenyaofo model=resnet32": "sets model.shortcut for another model: set it as well",
     "recipe=preresnet20_cifarzoo_mixup regularization=[cutout] regularization.mixup.alpha=1": "mixup is not among the",
     "~regularization": "for no regularization: regularization=[]",
+    "regularization=none": "for no regularization: regularization=[]",
     "+regularization=dropout": "this group has one place, regularization=...",
     "~model": "~model: a run cannot be without",
     "model/x=resnet20": "there is no group model/x, did you mean model?",
