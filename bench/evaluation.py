@@ -12,12 +12,13 @@ import torch
 
 from bench.sides import Ours
 from bench.timing import in_turns, surroundings
-from engine import build
-from engine.build import Parts
-from engine.checkpoint import read
-from engine.evaluate import evaluate
-from engine.examine import examined, report
-from engine.rundir import RunDirectory
+from engine.build import from_checkpoint, training
+from engine.build.training import Parts
+from engine.evaluation.evaluate import evaluate
+from engine.report.figures import examined
+from engine.report.report import report
+from engine.run.directory import RunDirectory
+from engine.training.checkpoint_file import read
 
 FEWEST = 100  # images that can be generated
 
@@ -26,7 +27,7 @@ def parts_of(network: str, run: RunDirectory, *, images: int) -> Parts:
     """A run of a network that has not been trained: so many test images, and half as many held out."""
     config = Ours.config(network, batch_size=128, images=images // 2 + FEWEST)
     config.dataset.test_size, config.dataset.val_size = images, images // 2
-    return build.parts(config, run, keep_data=False)
+    return training.parts(config, run, keep_data=False)
 
 
 def bare(parts: Parts) -> Callable[[], int]:
@@ -55,8 +56,8 @@ def whole_report(parts: Parts) -> Callable[[], int]:
     """What evaluate.py does once network and images are there, up to the files that it writes."""
     parts.checkpoints.save("last", parts.state)
     file = parts.checkpoints.run.last
-    trained = build.trained(read(file), weights=None, device="auto")
-    unseen = build.Unseen(parts.loaders.test, parts.loaders.after_epoch["val"])
+    trained = from_checkpoint.rebuild(read(file), weights=None, device="auto")
+    unseen = from_checkpoint.EvalData(parts.loaders.test, parts.loaders.after_epoch["val"])
 
     def answer_and_write() -> int:
         report([examined(trained, unseen, file, "network")])

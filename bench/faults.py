@@ -35,9 +35,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bench.mirror import mirror
 from data.cifar import Archive, provide
 from data.download import md5sum
-from engine.check import ROOT
-from engine.checkpoint import CheckpointError, read, read_newest
-from engine.rundir import RunDirectory
+from engine.config.options import ROOT
+from engine.run.directory import RunDirectory
+from engine.training.checkpoint_file import CheckpointError, read, read_newest
 
 # Every kind of state is in use, and a checkpoint is written after every step: 12 steps of 32 images.
 SETTINGS = (
@@ -101,7 +101,13 @@ class Harness:
         self.pipes: dict[tuple[Path, str], int] = {}
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(
-            ["torch._dynamo", "engine.build", "engine.fit", "engine.report", "engine.lr_find"]
+            [
+                "torch._dynamo",
+                "engine.build.objects",
+                "engine.training.fit",
+                "engine.logging.summary",
+                "engine.training.lr_find",
+            ]
         )
 
     def start(self, *arguments: str, limits: dict[int, int] | None = None) -> tuple[Any, Path]:

@@ -27,10 +27,10 @@ from hydra import compose, initialize_config_dir
 
 from data.cifar import read_batches, read_names
 from data.dataset import DataError
-from engine.check import CONF
-from engine.errors import RunError
-from engine.memory import memory_explained
-from engine.rundir import RunDirectory
+from engine.config.options import CONF
+from engine.device.memory import memory_explained
+from engine.run.directory import RunDirectory
+from engine.run.errors import RunError
 
 # What the checkpoint is of.
 SMALL = [
@@ -177,15 +177,15 @@ def checkpoint() -> Target:
     """
     import torch
 
-    from engine import build  # and so on: seconds, for which what reads data need not wait
-    from engine.checkpoint import read as read_checkpoint
-    from engine.command import register_resolvers
+    from engine.build import from_checkpoint, training  # and so on: seconds, for which what reads data need not wait
+    from engine.config.command import register_resolvers
+    from engine.training.checkpoint_file import read as read_checkpoint
 
     register_resolvers()
     torch.set_num_threads(1)  # those of this process are not there in its copies
     with tempfile.TemporaryDirectory() as directory, initialize_config_dir(str(CONF), version_base="1.3"):
         run = RunDirectory(Path(directory))
-        parts = build.parts(compose("config", overrides=SMALL), run, keep_data=False)
+        parts = training.parts(compose("config", overrides=SMALL), run, keep_data=False)
         parts.checkpoints.save("last", parts.state)
         whole = run.last.read_bytes()
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
@@ -200,8 +200,8 @@ def checkpoint() -> Target:
                     archive.writestr(name, content)
         with memory_explained("this file", helps="none"):
             checkpoint = read_checkpoint(file)
-            trained = build.trained(checkpoint, weights=None, device="cpu")
-            build.unseen(checkpoint, trained, eval_batch_size=None, root=None)
+            trained = from_checkpoint.rebuild(checkpoint, weights=None, device="cpu")
+            from_checkpoint.eval_data(checkpoint, trained, eval_batch_size=None, root=None)
 
     return Target(
         valid=[whole, members[described_in], members[described_in]],

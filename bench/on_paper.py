@@ -21,15 +21,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import models
-from engine.counts import count_multiply_adds
+import hubconf
+from engine.device.flops import count_multiply_adds
 
 NETWORKS = ["resnet20", "resnet18", "wrn28_10"]
 GPUS = (1, 8, 64, 512)
 IMAGES = 50_000
 OF_ONE_RUN = 1024  # images a batch, which many GPUs share
 OF_ONE_GPU = 128  # images a GPU and batch, where the batch grows with the GPUs
-MESSAGES = 3  # of a batch norm in a step: engine/distributed.py
+MESSAGES = 3  # of a batch norm in a step: engine/distributed/ranks.py
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Started(TorchDispatchMode):
 def network(asked: str, *, reached: float) -> Network:
     """The network `NAME` or `NAME=IMAGES_PER_SECOND`; without a speed it does `reached` multiply-adds a second."""
     name, _, speed = asked.partition("=")
-    model = models.create(name, num_classes=10)
+    model = hubconf.create(name, num_classes=10)
     work = 3 * count_multiply_adds(model, torch.Size((3, 32, 32)))
     return Network(
         name=name,

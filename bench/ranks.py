@@ -13,7 +13,7 @@ import torch
 
 from bench.sides import Elsewhere, Options, Ours
 from bench.timing import in_turns, surroundings
-from engine.distributed import joined
+from engine.distributed.ranks import joined
 
 NETWORKS = ["lenet5", "resnet20", "resnet18"]
 

@@ -10,8 +10,9 @@ import torch
 
 from bench.sides import Options, Ours
 from bench.timing import in_turns, surroundings
-from engine.counts import count_multiply_adds
-from engine.machine import DTYPES, Machine
+from engine.device.device import Machine
+from engine.device.flops import count_multiply_adds
+from engine.device.precision import DTYPES
 
 NETWORKS = ["lenet5", "resnet20", "resnet18", "vgg16", "resnext29_2x64d", "densenet100bc", "mobilenet_v2"]
 SIDE = {"cpu": 2048, "cuda": 8192}  # of a matrix: a GPU is done with a smaller one before the next is started

@@ -20,19 +20,19 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from data.dataset import Images
-from engine import build
-from engine.build import Parts
-from engine.check import CONF
-from engine.checkpoint import Checkpoints
-from engine.compiler import compile_network
-from engine.distributed import ALONE, Ranks
-from engine.fit import fit
-from engine.graphs import CudaGraphs
-from engine.logging import RunLog
-from engine.machine import Machine, choose_device
-from engine.rundir import RunDirectory
-from engine.state import TrainState
-from engine.study import nobody
+from engine.build import auto, objects, training
+from engine.build.training import Parts
+from engine.config.options import CONF
+from engine.device.compile import compile_network
+from engine.device.cuda_graphs import CudaGraphs
+from engine.device.device import Machine, choose_device
+from engine.distributed.ranks import ALONE, Ranks
+from engine.logging.run_log import RunLog
+from engine.run.directory import RunDirectory
+from engine.sweep.study import nobody
+from engine.training.checkpoints import Checkpoints
+from engine.training.fit import fit
+from engine.training.state import TrainState
 
 MOST_IMAGES = 50_000  # an epoch of CIFAR
 
@@ -100,13 +100,13 @@ class Ours:
     def parts_of(self, network: str, *, batch_size: int, images: int) -> Parts:
         """A run of the network."""
         config = self.config(network, batch_size=batch_size, images=images, overrides=self.overrides)
-        return build.parts(config, self.run, keep_data=False, ranks=self.ranks)
+        return training.parts(config, self.run, keep_data=False, ranks=self.ranks)
 
     def speeds_of_one_way(self, parts: Parts) -> dict[Machine, float]:
         """Images a second where the settings leave no choice, so that no run has measured them."""
         size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
         config = self.config(self.network, **size, overrides=self.overrides)
-        return self.ranks.of_first(partial(build.speeds_of, config, parts.splits, [parts.machine], self.ranks))
+        return self.ranks.of_first(partial(auto.speeds_of, config, parts.splits, [parts.machine], self.ranks))
 
     @property
     def chosen(self) -> str:
@@ -135,7 +135,7 @@ def bare(ours: Ours) -> Callable[[], int]:
     """Forward, backward and update on one batch that lies there: the limit of what surrounds them."""
     config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size, overrides=ours.overrides)
     machine, parts = ours.parts.machine, ours.parts
-    state, loss = build.state(config, parts.splits, machine), parts.train_step.loss
+    state, loss = objects.state(config, parts.splits, machine), parts.train_step.loss
     if config.trainer.compile:
         compile_network(state.model)
     batch, graphs = next(parts.loaders.train.epoch(0)), CudaGraphs() if parts.train_step.graphs else None
@@ -267,13 +267,15 @@ def standard_epoch(config: DictConfig, *, workers: int) -> Callable[[], int]:
 
     The workers live on from epoch to epoch, which few repositories let them.
     """
-    splits, device = build.splits(config), choose_device("auto")
+    splits, device = objects.splits(config), choose_device("auto")
     chain = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     transform = transforms.Compose([*chain, transforms.Normalize(splits.mean, splits.std)])
     dataset, batch_size = OneByOne(splits.train, transform), config.trainer.batch_size
     loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
     (channels, *_) = splits.train.images.shape[1:]
-    network = build.network(build.plain(config.model), num_classes=len(splits.classes), in_channels=channels).to(device)
+    network = objects.network(objects.plain(config.model), num_classes=len(splits.classes), in_channels=channels).to(
+        device
+    )
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 

@@ -30,14 +30,15 @@ from omegaconf import DictConfig
 from bench.sides import Unsaved
 from bench.timing import surroundings
 from data.dataset import Images, Splits
-from engine import build
-from engine.check import CONF, make_schedule
-from engine.compiler import compile_network
-from engine.evaluate import evaluate
-from engine.fit import fit
-from engine.logging import RunLog
-from engine.rundir import RunDirectory
-from engine.study import nobody
+from engine.build import auto, objects
+from engine.config.options import CONF
+from engine.config.schedule import make_schedule
+from engine.device.compile import compile_network
+from engine.evaluation.evaluate import evaluate
+from engine.logging.run_log import RunLog
+from engine.run.directory import RunDirectory
+from engine.sweep.study import nobody
+from engine.training.fit import fit
 
 Side = Callable[[int], tuple[float, float]]  # of a seed: test accuracy, seconds
 
@@ -46,15 +47,15 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
     """Runs of a recipe in so many epochs, one for each seed, from its initial weights to its test."""
     config = config.copy()
     config.trainer.max_epochs = epochs
-    machine, run = build.possible_machines(config)[0], RunDirectory(directory / f"{epochs} epochs")
+    machine, run = auto.possible_machines(config)[0], RunDirectory(directory / f"{epochs} epochs")
 
     def train(seed: int) -> tuple[float, float]:
         config.seed = seed
-        build.set_up(config, machine)
-        loaders, step = build.loaders(config, splits, machine), build.train_step(config, machine)
+        auto.set_up(config, machine)
+        loaders, step = objects.loaders(config, splits, machine), objects.train_step(config, machine)
         machine.wait()
         begun = time.perf_counter()
-        state = build.state(config, splits, machine)
+        state = objects.state(config, splits, machine)
         state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
         if config.trainer.compile:
             compile_network(state.model)
@@ -69,7 +70,7 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
             roll_back=False,
             judge=nobody,
         )
-        views = build.instantiate(config.tta)
+        views = objects.instantiate(config.tta)
         figures = evaluate(state.model, loaders.test, precision=machine.precision, views=views)
         return figures.accuracy, time.perf_counter() - begun
 
@@ -126,7 +127,7 @@ def main() -> None:
     overrides = ["recipe=speedrun", "dataset=folder", f"dataset.root={arguments.root}", *arguments.overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides)
-    splits = build.splits(config)
+    splits = objects.splits(config)
     with tempfile.TemporaryDirectory() as directory:
         lengths = arguments.epochs or [config.trainer.max_epochs]
         sides = {

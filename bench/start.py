@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from engine.check import ROOT
+from engine.config.options import ROOT
 
 JOBS = 6
 

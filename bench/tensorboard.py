@@ -19,9 +19,10 @@ import torch
 
 from bench.sides import Options, Ours
 from bench.timing import rate, surroundings
-from engine import build, report, tensorboard
-from engine.logging import RunLog
-from engine.state import TrainState
+from engine.build import describe, objects
+from engine.logging import tensorboard
+from engine.logging.run_log import RunLog
+from engine.training.state import TrainState
 
 NETWORKS = ["lenet5", "resnet20"]
 CALLS = [(RunLog, "show"), (RunLog, "in_tensorboard"), (RunLog, "close_events"), (TrainState, "norms")]
@@ -62,8 +63,8 @@ def importing(rounds: int) -> float:
 def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
     """Seconds of TensorBoard at the beginning, in an epoch and at the end of a run; images a second of its epochs."""
     config, parts, log = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images), ours.parts, ours.log
-    choices, plain = {"model": ours.network, "dataset": "shapes"}, build.plain(config)
-    facts = log.facts = report.introduce(choices, config.seed, parts)
+    choices, plain = {"model": ours.network, "dataset": "shapes"}, objects.plain(config)
+    facts = log.facts = describe.introduce(choices, config.seed, parts)
     with timed(CALLS) as seconds:
         with log:
             tensorboard.begin(log, parts.state.model, parts.loaders.train, config=plain, facts=facts)
@@ -71,9 +72,9 @@ def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
             for _ in range(rounds):
                 rates.append(rate(ours))
                 spent.append(sum(seconds))
-            figures, tested = report.final_test(parts)
+            figures, tested = parts.final_test()
             log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
-            log.finish(figures, hyperparameters=build.hyperparameters(config, choices, []))
+            log.finish(figures, hyperparameters=describe.hyperparameters(config, choices, []))
         ending = sum(seconds) - spent[-1]
     epoch = statistics.median(after - before for before, after in pairwise(spent))
     return spent[0], epoch, ending, statistics.median(rates)

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from engine.console import tell
-from engine.leaderboard import Run, deviation, one_a_seed, read_runs
+from engine.run.console import tell
+from engine.sweep.leaderboard import Run, deviation, one_a_seed, read_runs
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -1,4 +1,4 @@
-"""The sweeper of `hydra/sweeper=optuna`: Hydra's side of a study (engine/study.py is Optuna's).
+"""The sweeper of `hydra/sweeper=optuna`: Hydra's side of a study (engine/sweep/study.py is Optuna's).
 
 It is our own, since the published plug-in, hydra-optuna-sweeper 1.3.0, wants an Optuna below 3.0 and knows neither
 pruning nor trials that go on. Hydra takes sweepers from the namespace package `hydra_plugins` alone, which may lie in
@@ -17,14 +17,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from engine import study, sweep
-from engine.check import CommandError, check
-from engine.command import leave
-from engine.console import tell
-from engine.errors import RunError
-from engine.overrides import MISTAKES, key_of, parse
-from engine.rundir import RunDirectory
-from engine.settings import free
+from engine.config.check import check
+from engine.config.identity import free
+from engine.config.overrides import MISTAKES, key_of, parse
+from engine.run.console import tell
+from engine.run.directory import RunDirectory
+from engine.run.errors import CommandError, RunError
+from engine.run.exit import leave
+from engine.sweep import jobs, study
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +34,7 @@ class StudySweeper(Sweeper):
     """Trials of a study as jobs of a sweep: chosen a few at a time, launched, and told to the study."""
 
     def __init__(self, *, n_jobs: int, pruner: str, n_warmup_epochs: int, trial: None, **options: Any):
-        self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.judge)
+        self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.training.judge)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra with what a job needs."""
@@ -67,11 +67,11 @@ class StudySweeper(Sweeper):
         """Do trials until there are enough; where the database is lost, there is a table of those that were done."""
         try:
             with self.search.at_work():
-                while not (directory / sweep.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
+                while not (directory / jobs.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
                     self.do(trials, directory)
             self.conclude(directory)
         except study.StudyError:
-            sweep.show(directory)
+            jobs.show(directory)
             raise
 
     def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
@@ -86,7 +86,7 @@ class StudySweeper(Sweeper):
             except MISTAKES as mistake:
                 run = RunDirectory(directory / f"trial{trial.number}")
                 run.path.mkdir(exist_ok=True)
-                sweep.failed(run, mistake, stop=self.config.sweep_on_error == "stop")
+                jobs.failed(run, mistake, stop=self.config.sweep_on_error == "stop")
                 self.search.tell(trial.number, run.path)
         ended = self.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs)) if jobs else []
         for number, job in zip(jobs, ended, strict=True):

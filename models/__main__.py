@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.console import tell
+from engine.run.console import tell
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 HEAD = re.compile(

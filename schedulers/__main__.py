@@ -14,21 +14,17 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from engine import plot
-from engine.chart import Axis, chart, printable, shortened, side_by_side
-from engine.check import (
-    CONF,
-    CommandError,
-    check,
-    known_of,
-    learning_rate_scale,
-    make_schedule,
-    steps_per_epoch,
-)
-from engine.command import initialized, leave, refuse_flag, register_resolvers
-from engine.console import tell
-from engine.overrides import MISTAKES, jobs
-from engine.resume import with_resumed
+from engine.config.check import check
+from engine.config.command import initialized, refuse_flag, register_resolvers
+from engine.config.options import CONF
+from engine.config.overrides import MISTAKES, jobs
+from engine.config.resume import with_resumed
+from engine.config.schedule import known_of, learning_rate_scale, make_schedule, steps_per_epoch
+from engine.plotting import plot
+from engine.plotting.terminal import Axis, chart, printable, shortened, side_by_side
+from engine.run.console import tell
+from engine.run.errors import CommandError
+from engine.run.exit import leave
 from schedulers import fed_part
 
 HELP = """\

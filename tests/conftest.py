@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from engine.rundir import RunDirectory
+from engine.run.directory import RunDirectory
 from tests.support.runs import ROOT, Run, train_small
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell runs in the background

@@ -23,8 +23,8 @@ from data.augmentation.random_erasing import RandomErasing
 from data.augmentation.random_flip import RandomFlip
 from data.augmentation.scale_jitter import ScaleJitter
 from data.rectangle import rectangle
-from engine import build
-from engine.check import CommandError
+from engine.build import objects
+from engine.run.errors import CommandError
 from tests.support.runs import composed, option_names
 
 
@@ -81,7 +81,7 @@ def everything() -> dict[str, Operation]:
     """The operations by name, with the settings of their files, prepared on random images."""
     names = option_names("regularization")
     operations = {
-        name: build.instantiate(operation)
+        name: objects.instantiate(operation)
         for name, operation in composed(f"regularization=[{','.join(names)}]").augmentation.items()
     }
     return operations | {"noise": dataclasses.replace(operations["random_erasing"], fill="noise")}
@@ -173,7 +173,7 @@ def test_operations_run_in_their_order_whatever_the_command_line_says():
     names = ["random_erasing", "trivial_augment", "cutout", "pca_color", "scale_jitter", "color_jitter"]
     for given_order in (names, names[::-1]):
         config = composed(f"regularization=[{','.join(given_order)}]")
-        operations = {name: build.instantiate(operation) for name, operation in config.augmentation.items()}
+        operations = {name: objects.instantiate(operation) for name, operation in config.augmentation.items()}
         ordered = list(in_order(operations))
         assert ordered == [
             *("scale_jitter", "crop", "flip", "trivial_augment"),
@@ -355,7 +355,7 @@ def test_a_range_the_wrong_way_about_is_refused(option):
     config = composed(f"regularization=[{option}]")
     config.regularization[option].smallest, config.regularization[option].largest = 0.9, 0.3
     with pytest.raises(CommandError, match=r"smallest=0.9 is more than largest=0.3"):
-        build.instantiate(config.augmentation[option])
+        objects.instantiate(config.augmentation[option])
 
 
 def test_the_contact_sheet_shows_every_operation():

@@ -13,15 +13,16 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from data.cifar import CIFAR10
-from engine import build
-from engine import command as command_module
-from engine.check import check
-from engine.command import chosen_options, initialized
-from engine.leaderboard import Run
-from engine.overrides import parse
+from engine.build import objects
+from engine.config import choices
+from engine.config.check import check
+from engine.config.choices import chosen_options
+from engine.config.command import initialized
+from engine.config.identity import difference, leaves
+from engine.config.overrides import parse
+from engine.config.schema import read_keys
 from engine.recipes import Recipe, as_markdown, recipes, results, verdict
-from engine.schema import read_keys
-from engine.settings import difference, leaves
+from engine.sweep.leaderboard import Run
 from tests.support.archives import archive_bytes
 from tests.support.marks import slow_except
 from tests.support.runs import CONF, ROOT, composed, option_names
@@ -68,9 +69,9 @@ def test_a_recipe_is_accepted_and_trains_a_step(name):
         check("config", [parse(f"recipe={name}")])
     config, chosen = composed_and_chosen(f"recipe={name}")
     config = without_hydra(config)
-    model = build.plain(config.model)
+    model = objects.plain(config.model)
     with torch.device("meta"):
-        build.network(model, num_classes=10, in_channels=3)
+        objects.network(model, num_classes=10, in_channels=3)
     config.trainer.device, config.trainer.batch_size = "cpu", 4
     if chosen["model"] in INCEPTIONS:
         config.model._target_, config.model.auxiliary_heads = "models.googlenet.GoogLeNet", False
@@ -192,8 +193,7 @@ def test_a_run_is_compared_with_its_recipe(train, tmp_path, monkeypatch, caplog)
     assert run.result["expected"] == {**figures, "changed": changed}
     assert f"no comparison with the recipe, which has another {', '.join(changed)}\n" in caplog.text
     assert "expected 67.46" not in caplog.text
-
-    monkeypatch.setattr(command_module, "HARMLESS", {*command_module.HARMLESS, *changed})
+    monkeypatch.setattr(choices, "HARMLESS", {*choices.HARMLESS, *changed})
     run = train(*recipe)
     assert run.result["expected"] == {**figures, "changed": []}
     said = rf"expected 67\.46 \+- 1\.00 %, got [\d.]+ % \({figures['source']}: {figures['result']}\)\n"

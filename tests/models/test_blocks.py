@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import drop_block2d
 
-import models
+import hubconf
 from data.loader import Normalize
-from engine import build
-from engine.notebook import model_settings
+from engine.build import objects
+from engine.inference.load import model_settings
 from models.airbench import Airbench, Block, Conv
 from models.alexnet import AlexNet2012
 from models.attention import BottleneckAttention, ConvBlockAttention, GatherExcite, SqueezeExcitation
@@ -28,7 +28,7 @@ from tests.support.runs import composed, option_names
 def make(name: str, *overrides: str) -> nn.Module:
     """A network by name."""
     config = composed(f"model={name}", *overrides)
-    return build.network(build.plain(config.model), num_classes=10, in_channels=3)
+    return objects.network(objects.plain(config.model), num_classes=10, in_channels=3)
 
 
 def place(stride: int = 1, *, is_first: bool = False) -> Place:
@@ -152,7 +152,7 @@ DROPPED = ["resnet20", "resnet50", "preresnet20", "preresnet164", "wrn16_8", "re
 def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two_stages(name):
     drop_block = composed("model=resnet20", "regularization=[drop_block]").model.drop_block
     with torch.device("meta"):
-        model = models.create(name, num_classes=10, drop_block=drop_block)
+        model = hubconf.create(name, num_classes=10, drop_block=drop_block)
     *quiet, second_last, last = model.stages
     assert not any(isinstance(module, DropBlock) for stage in quiet for module in stage.modules())
     for block in [*second_last, *last]:
@@ -519,7 +519,7 @@ def test_squeeze_and_excitation_works_with_inception(family):
 )
 def test_auxiliary_heads_speak_in_training_only(name, key, heads):
     with torch.device("meta"):
-        model, x = models.create(name, num_classes=10, **{key: True}), torch.randn(2, 3, 32, 32)
+        model, x = hubconf.create(name, num_classes=10, **{key: True}), torch.randn(2, 3, 32, 32)
         outputs = model.train()(x)
         assert len(outputs) == 1 + heads
         assert all(logits.shape == (2, 10) for logits in outputs)
@@ -609,7 +609,7 @@ def test_airbench_holds_its_filters_and_scales_still_while_it_trains(train):
     state = run.checkpoint()["state"]["model"]
     filters = state["stem.0.weight"]
     config = composed("model=airbench94", "model.widths=[8,8,8]", "dataset=shapes", "dataset.train_size=100")
-    splits = build.splits(config)
+    splits = objects.splits(config)
     normalize = Normalize(splits.mean, splits.std, torch.device("cpu"), torch.contiguous_format)
     twin = Airbench(num_classes=10, widths=[8, 8, 8], depth=2)
     twin.prepare(normalize(splits.train.images))
@@ -643,7 +643,7 @@ def test_dropout_and_drop_path_have_their_places(name):
     has_branches = family not in WITHOUT_BRANCHES and name != "mobilenet_v1"
     rates = {"dropout": 0.125, **({"drop_path": 0.2} if has_branches else {})}
     with torch.device("meta"):
-        model = build.network(settings | rates, num_classes=10, in_channels=3)
+        model = objects.network(settings | rates, num_classes=10, in_channels=3)
     places = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p == 0.125]
     if family in ("preresnet", "densenet"):  # between the convolutions of a block; after those of a dense layer
         assert len(places) == sum(settings["depths"])
@@ -651,7 +651,7 @@ def test_dropout_and_drop_path_have_their_places(name):
         assert len(places) == {"lenet": 2, "alexnet": 2 if name == "alexnet_2012" else 1}.get(family, 1)
     if not has_branches:
         with pytest.raises(TypeError, match="drop_path"):
-            build.network(settings | {"drop_path": 0.2}, num_classes=10, in_channels=3)
+            objects.network(settings | {"drop_path": 0.2}, num_classes=10, in_channels=3)
         return
     dropped = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert dropped == sorted(dropped)
@@ -679,7 +679,7 @@ def test_every_depthwise_convolution_of_the_zoo_is_made_as_one():
     others = set()
     for name in option_names("model"):
         with torch.device("meta"):
-            model = build.network(build.plain(composed(f"model={name}").model), num_classes=10, in_channels=3)
+            model = objects.network(objects.plain(composed(f"model={name}").model), num_classes=10, in_channels=3)
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1:
                 fast = (*module.kernel_size, *module.stride) == (3, 3, 1, 1)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine import build
+from engine.build import objects
 from tests.support.marks import slow_except
 from tests.support.networks import randomize
 from tests.support.runs import composed
@@ -27,7 +27,7 @@ LEAVES = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)
 def ours(name: str, *overrides: str) -> nn.Module:
     """A network of the zoo."""
     config = composed(f"model={name}", *overrides)
-    return build.network(build.plain(config.model), num_classes=10, in_channels=3)
+    return objects.network(objects.plain(config.model), num_classes=10, in_channels=3)
 
 
 # Pairing the modules that hold weights

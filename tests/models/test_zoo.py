@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import models
-from engine import build, notebook
-from engine.step import as_tuple
+import hubconf
+from engine.build import objects
+from engine.inference import load
+from engine.training.step import as_tuple
 from models.__main__ import as_markdown, entries
 from models.layers import SMALLEST_INPUT
 from tests.support.marks import slow_except
@@ -22,7 +23,7 @@ from tests.support.runs import CONF, ROOT, composed, option_names
 def counts(name: str, **settings: Any) -> tuple[int, int, int, int]:
     """Parameters and multiply-adds of one 32x32 image with 10 classes, then with 100: only the heads are larger."""
     with torch.device("meta"):  # without initial weights, which take longer than the forward pass
-        model = models.create(name, num_classes=10, **settings).eval()
+        model = hubconf.create(name, num_classes=10, **settings).eval()
     model.to_empty(device="cpu")
     multiply_adds, heads = 0, 0
 
@@ -67,7 +68,7 @@ def test_counts(name):
 def test_more_classes_widen_the_heads_alone(name):
     """On which `counts` relies."""
     with torch.device("meta"):
-        model = models.create(name, num_classes=100)
+        model = hubconf.create(name, num_classes=100)
     assert sum(parameter.numel() for parameter in model.parameters()) == pinned(name)[2]
 
 
@@ -109,7 +110,7 @@ def test_counts_of_variations(name, settings, expected):
 )
 def test_parameters_of_auxiliary_heads(name, heads, expected):
     with torch.device("meta"):
-        networks = [models.create(name, num_classes=classes, **{heads: True}) for classes in (10, 100)]
+        networks = [hubconf.create(name, num_classes=classes, **{heads: True}) for classes in (10, 100)]
     assert tuple(sum(one.numel() for one in network.parameters()) for network in networks) == expected
 
 
@@ -118,7 +119,7 @@ def test_width_multipliers_against_torchvision(factor):
     import torchvision
 
     with torch.device("meta"):
-        ours = models.create("mobilenet_v2", num_classes=1000, width=factor)
+        ours = hubconf.create("mobilenet_v2", num_classes=1000, width=factor)
         theirs = torchvision.models.mobilenet_v2(width_mult=factor)
     assert sum(one.numel() for one in ours.parameters()) == sum(one.numel() for one in theirs.parameters())
 
@@ -156,7 +157,7 @@ def check_network(name: str, *overrides: str) -> None:
             continue
         assert parameter.grad is not None, f"{key} has no gradient"
         assert parameter.grad.isfinite().all(), f"{key} has a gradient that is not finite"
-    build.optimizer(composed("optimizer.lr=1e-4"), model).step()
+    objects.optimizer(composed("optimizer.lr=1e-4"), model).step()
 
     # Evaluation: finite logits, and images of other sizes: larger ones are taken, smaller ones refused.
     model.eval()
@@ -197,7 +198,7 @@ PARTS = {"__init__", "__main__", "layers", "attention", "drop_block", "shake_dro
 
 def test_every_family_is_there():
     """Each file of models/ that defines a network has a variant among those below."""
-    used = {notebook.model_settings(name)["_target_"].split(".")[1] for name in FAMILIES}
+    used = {load.model_settings(name)["_target_"].split(".")[1] for name in FAMILIES}
     files = {file.stem for file in (ROOT / "models").glob("*.py")} - PARTS
     assert used == files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.command import command_line
+from engine.config.command import command_line
 from schedulers.__main__ import main as draw
 from tests.support.runs import CONF, ROOT
 

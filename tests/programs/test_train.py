@@ -18,13 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate as evaluate_program
 from data.loader import EvalLoader
 from data.shapes import shapes
-from engine import build
-from engine.checkpoint import NotSaved
-from engine.command import initialized
-from engine.distributed import Ranks
-from engine.evaluate import evaluate
-from engine.report import final_test, require_kept
-from engine.rundir import RunDirectory
+from engine.build import objects, training
+from engine.config.command import initialized
+from engine.distributed.ranks import Ranks
+from engine.evaluation.evaluate import evaluate
+from engine.logging.summary import require_kept
+from engine.run.directory import RunDirectory
+from engine.run.errors import NotSaved
 from tests.support.runs import ROOT, SMALL, composed, option_names, rebuilt
 
 
@@ -132,7 +132,7 @@ def test_without_validation_images_the_last_epoch_is_the_result(train):
 
 def test_how_often_a_checkpoint_is_written_reaches_the_run(tmp_path):
     config = composed(*SMALL, "trainer.checkpoint_minutes=7", "trainer.checkpoint_every_steps=5")
-    parts = build.parts(config, RunDirectory(tmp_path), keep_data=True)
+    parts = training.parts(config, RunDirectory(tmp_path), keep_data=True)
     assert (parts.checkpoints.minutes, parts.checkpoints.steps) == (7, 5)
 
 
@@ -143,9 +143,9 @@ def test_of_several_processes_the_answers_of_all_are_shown(tmp_path):
         def gathered(self, value):
             return [value, value.flip(0)]
 
-    parts = build.parts(composed(*SMALL), RunDirectory(tmp_path), keep_data=True)
-    _, mine = final_test(parts)
-    _, all_of_them = final_test(replace(parts, ranks=Two()))
+    parts = training.parts(composed(*SMALL), RunDirectory(tmp_path), keep_data=True)
+    _, mine = parts.final_test()
+    _, all_of_them = replace(parts, ranks=Two()).final_test()
     for name in ("predicted", "confidence"):
         first = getattr(mine, name)
         assert torch.equal(getattr(all_of_them, name), torch.cat([first, first.flip(0)]))
@@ -169,17 +169,17 @@ def test_a_sweep_without_a_name_leaves_a_run_for_each_job(command, tmp_path):
 
 
 def test_jobs_of_one_process_read_their_data_once(monkeypatch):
-    build.kept_dataset.cache_clear()
+    objects.kept_dataset.cache_clear()
     read = []
     monkeypatch.setattr("data.shapes.shapes", lambda **arguments: read.append(arguments) or shapes(**arguments))
     for overrides in [("seed=0",), ("seed=1", "model=resnet20"), ("dataset.val_size=20", "dataset.train_limit=50")]:
-        kept, fresh = (build.splits(composed(*SMALL, *overrides), keep=keep) for keep in (True, False))
+        kept, fresh = (objects.splits(composed(*SMALL, *overrides), keep=keep) for keep in (True, False))
         for images in ("train", "val", "test"):
             assert torch.equal(getattr(kept, images).images, getattr(fresh, images).images)
     assert len(read) == 1 + 3
-    build.splits(composed(*SMALL, "dataset.train_size=120"), keep=True)
+    objects.splits(composed(*SMALL, "dataset.train_size=120"), keep=True)
     assert len(read) == 1 + 3 + 1
-    build.kept_dataset.cache_clear()
+    objects.kept_dataset.cache_clear()
 
 
 def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):
@@ -258,7 +258,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train, capsys):
 def test_a_checkpoint_that_asks_for_other_code_is_refused(finished, section, target):
     import torch
 
-    from engine.checkpoint import CheckpointError, read
+    from engine.training.checkpoint_file import CheckpointError, read
 
     run = finished
     content = run.checkpoint("best")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.schema import read_keys
+from engine.config.schema import read_keys
 from schedulers import __main__ as program
 from tests.support.commands import processor_time
 from tests.support.runs import CONF, ROOT, option_names
@@ -195,7 +195,7 @@ def test_a_terminal_without_braille(command):
 
 @pytest.mark.slow
 def test_training_does_not_pay_for_pictures(command):
-    said = "import sys, train, engine.fit, engine.report; print('matplotlib' in sys.modules)"
+    said = "import sys, train, engine.training.fit, engine.logging.summary; print('matplotlib' in sys.modules)"
     assert command("-c", said, PYTHONPATH=str(ROOT)).stdout == "False\n"
 
 

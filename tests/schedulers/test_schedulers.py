@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torch_schedulers
 
-from engine.check import CommandError, make_schedule
+from engine.config.schedule import make_schedule
+from engine.run.errors import CommandError
 from schedulers import as_epoch, fed_part
 from schedulers.cosine import Cosine
 from schedulers.cosine_restarts import CosineRestarts

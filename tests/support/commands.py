@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from engine import command as command_module
+from engine.config import command as command_module
 
 
 def answer(program: str, arguments: str, monkeypatch, capsys) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine import build
+from engine.build import objects
 from tests.support.runs import composed
 
 # Hundreds of layers or billions of multiply-adds: minutes in all, run with `-m slow`.
@@ -55,7 +55,7 @@ def make(name: str, *overrides: str, num_classes: int = 10) -> nn.Module:
     """A network by name, with weights that follow from the name alone."""
     torch.manual_seed(0)
     config = composed(f"model={name}", *overrides)
-    return build.network(build.plain(config.model), num_classes=num_classes, in_channels=3)
+    return objects.network(objects.plain(config.model), num_classes=num_classes, in_channels=3)
 
 
 def parameters(model: nn.Module) -> int:

@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from engine import build
-from engine.command import register_resolvers
-from engine.rundir import RunDirectory
-from engine.step import TrainStep
+from engine.build import from_checkpoint
+from engine.config.command import register_resolvers
+from engine.run.directory import RunDirectory
+from engine.training.step import TrainStep
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONF = ROOT / "conf"
@@ -68,10 +68,12 @@ def option_names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def rebuilt(checkpoint: dict[str, Any], tta: DictConfig | None = None) -> tuple[build.Trained, build.Unseen]:
+def rebuilt(
+    checkpoint: dict[str, Any], tta: DictConfig | None = None
+) -> tuple[from_checkpoint.Trained, from_checkpoint.EvalData]:
     """The network of a checkpoint, and the images that its training did not use."""
-    trained = build.trained(checkpoint, weights=None, device="cpu", tta=tta)
-    return trained, build.unseen(checkpoint, trained, eval_batch_size=None, root=None)
+    trained = from_checkpoint.rebuild(checkpoint, weights=None, device="cpu", tta=tta)
+    return trained, from_checkpoint.eval_data(checkpoint, trained, eval_batch_size=None, root=None)
 
 
 @dataclass

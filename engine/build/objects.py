@@ -1,0 +1,205 @@
+"""From a checked configuration to the objects that train: the last place that knows OmegaConf and Hydra."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from hydra import utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from data.augmentation import in_order
+from data.dataset import DataError, Dataset, Images, Splits, split
+from data.loader import EvalLoader, Normalize, TrainLoader, share
+from engine.config.schedule import learning_rate_scale
+from engine.device.compile import optimizers_without_compiler
+from engine.device.cuda_graphs import CudaGraphs
+from engine.device.device import Machine
+from engine.distributed.ranks import ALONE, Ranks
+from engine.distributed.sync_batch_norm import synchronise_batch_norm
+from engine.run.errors import CommandError, RunError
+from engine.training.pretrained import Pretrained
+from engine.training.state import TrainState
+from engine.training.step import TrainStep
+
+PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
+
+
+def instantiate(node: Any, *positional: Any, **arguments: Any) -> Any:
+    """What Hydra builds from a `_target_`, with plain lists and dicts.
+
+    A value that its owner refuses (ValueError) is a CommandError; other errors come as they were raised.
+    """
+    try:
+        return utils.instantiate(node, *positional, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise CommandError(f"{node['_target_']}: {error.__cause__}") from None
+        if re.match("Error (loading|locating)", str(error)):
+            raise CommandError(str(error)) from None
+        raise error.__cause__ or error from None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain data, with all references resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def splits(config: DictConfig, *, keep: bool = False) -> Splits:
+    """The images that a run trains, validates and tests on, in memory.
+
+    With `keep` the data set stays there for the next run of this process, which then need not read it again.
+    Raises RunError where they cannot be read.
+    """
+    source = plain(config.dataset)
+    protocol = {name: source.pop(name) for name in ("val_size", "train_limit", "test_limit")}
+    with data_explained():
+        dataset = kept_dataset(json.dumps(source)) if keep else instantiate(source)
+        return split(dataset, seed=config.seed, **protocol)
+
+
+@contextmanager
+def data_explained() -> Iterator[None]:
+    """Within, what is wrong with the data raises RunError."""
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def kept_dataset(source: str) -> Dataset:
+    """The data set that a dataset group (JSON) names."""
+    return instantiate(json.loads(source))
+
+
+def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    """The network of a model group, with its initial weights."""
+    return instantiate(model, num_classes=num_classes, in_channels=in_channels)
+
+
+def state(
+    config: DictConfig,
+    splits: Splits,
+    machine: Machine,
+    *,
+    pretrained: Pretrained | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainState:
+    """The network on the device with its optimizer, at step 0; with those of the `pretrained` weights that fit.
+
+    For several `ranks`, as their configuration says. Raises CheckpointError where no weights fit.
+    """
+    in_channels = splits.train.images.shape[1]
+    model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
+    model.to(machine.device, memory_format=machine.memory_format)
+    if hasattr(model, "prepare"):
+        normalize = Normalize(splits.mean, splits.std, machine.device, torch.contiguous_format)
+        model.prepare(normalize(splits.train.images[:PREPARED_ON].to(machine.device)))
+    if pretrained:
+        pretrained.give_to(model)
+    if ranks.size > 1 and config.trainer.sync_batch_norm:
+        synchronise_batch_norm(model)
+    return TrainState(
+        model=model,
+        optimizer=optimizer(config, model),
+        scaler=machine.precision.scaler(),
+        totals=torch.zeros(3, device=machine.device),
+        finite_steps=torch.zeros((), dtype=torch.int64, device=machine.device),
+        averages={
+            name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
+            for name, average in sorted(config.averages.items())
+        },
+    )
+
+
+def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
+    """The optimizer, with weight decay on the weights of convolutions and fully connected layers.
+
+    Norms' scales and shifts and all biases, which have one dimension, are decayed only on request. The
+    learning rate is that of the configuration times a power of the batch's relative size.
+    """
+    options = plain(config.optimizer)
+    decay = options.pop("weight_decay", 0.0)
+    decay_all = options.pop("decay_norms_and_biases", False)
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": decay},
+        {"params": others, "weight_decay": decay if decay_all else 0.0},
+    ]
+    optimizers_without_compiler()
+    # By position: by name OmegaConf would wrap them, and hold weights and optimizer until the next garbage collection.
+    built = instantiate(options, [group for group in groups if group["params"]])
+    for group in built.param_groups:
+        group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
+    return built
+
+
+def train_step(
+    config: DictConfig, machine: Machine, ranks: Ranks = ALONE, train: TrainLoader | None = None
+) -> TrainStep:
+    """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
+    step, one_gpu = plain(config.step), machine.device.type == "cuda" and ranks.size == 1
+    return TrainStep(
+        loss=instantiate(config.loss),
+        precision=machine.precision,
+        micro_batches=config.trainer.micro_batches,
+        sam=instantiate(step.pop("sam")) or None,
+        skip_nonfinite=config.trainer.on_nonfinite == "skip",
+        ranks=ranks,
+        whole=train.images_in if train else None,
+        graphs=CudaGraphs() if config.trainer.cuda_graphs and one_gpu else None,
+        **step,
+    )
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Batches for training, and for evaluation after each epoch (by what the figures are called) and at the end."""
+
+    train: TrainLoader
+    after_epoch: dict[str, EvalLoader]
+    test: EvalLoader
+
+
+def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks = ALONE) -> Loaders:
+    """Batches from images on the device; those for training are augmented. Each of several `ranks` gets its share."""
+    normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
+    operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
+    with data_explained():
+        prepared = [operation.prepared(splits.train.images) for operation in operations.values()]
+    train_images = splits.train.to(machine.device)  # once, also where they are evaluated as well
+    train = TrainLoader(
+        train_images,
+        batch_size=config.trainer.batch_size,
+        operations=prepared,
+        mixings=[instantiate(mixing) for _, mixing in sorted(config.mixing.items())],
+        normalize=normalize,
+        num_classes=len(splits.classes),
+        seed=config.seed,
+        rank=ranks.rank,
+        ranks=ranks.size,
+    )
+    after_epoch = {"val": splits.val} if len(splits.val) else {}
+    if config.trainer.clean_train_accuracy:
+        after_epoch["clean_train"] = train_images
+    return Loaders(
+        train,
+        {name: evaluation_loader(config, images, normalize, ranks) for name, images in after_epoch.items()},
+        evaluation_loader(config, splits.test, normalize, ranks),
+    )
+
+
+def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize, ranks: Ranks = ALONE) -> EvalLoader:
+    """Batches of all images as they are, or of the share of one of several ranks."""
+    mine = share(len(images), ranks.rank, ranks.size)
+    images = Images(images.images[mine], images.labels[mine])
+    return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)

@@ -1,0 +1,152 @@
+"""The parts of a run that trains, built once: state, step, loaders, checkpoints."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from data.dataset import Splits
+from data.loader import TrainLoader
+from engine.build.auto import choose_machine, possible_machines, with_batch_size
+from engine.build.objects import Loaders, instantiate, loaders, plain, splits, state, train_step
+from engine.config.schedule import make_schedule
+from engine.device.compile import compile_network
+from engine.device.device import Machine
+from engine.device.versions import versions
+from engine.distributed.ranks import ALONE, Ranks
+from engine.evaluation.evaluate import Evaluation
+from engine.evaluation.tta import Views
+from engine.logging.run_log import RunLog
+from engine.run.directory import RunDirectory
+from engine.run.paths import find_weights
+from engine.sweep import study
+from engine.training.checkpoint_file import described, read_newest
+from engine.training.checkpoints import Checkpoints
+from engine.training.final_test import final_test
+from engine.training.fit import fit
+from engine.training.pretrained import read_pretrained
+from engine.training.state import TrainState
+from engine.training.step import TrainStep
+
+
+def judge(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]], None]:
+    """What decides before each epoch whether a run goes on: its study, if it is a trial of one."""
+    options = plain(sweeper)
+    if options.get("trial") is None:
+        return study.nobody
+    names = ("storage", "study_name", "trial", "pruner", "n_startup_trials", "n_warmup_epochs")
+    return study.judge(**{name: options[name] for name in names})
+
+
+def description(config: DictConfig, splits: Splits, machine: Machine, train: TrainLoader) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "config": plain(config),
+        "classes": list(splits.classes),
+        "image_shape": list(splits.train.images.shape[1:]),
+        "mean": list(splits.mean),
+        "std": list(splits.std),
+        "precision": machine.precision.name,
+        "memory_format": machine.memory_format_name,
+        "batch_size": train.batch_size,
+        "steps_per_epoch": len(train),
+        "versions": versions(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a run is made of.
+
+    `speeds` are the images a second of the ways to compute that were tried, `views` what the network sees of a
+    test image.
+    """
+
+    machine: Machine
+    speeds: dict[Machine, float]
+    splits: Splits
+    state: TrainState
+    loaders: Loaders
+    train_step: TrainStep
+    views: Views
+    checkpoints: Checkpoints
+    ranks: Ranks
+    max_epochs: int
+    roll_back: bool
+
+    def fit(self, log: RunLog, *, judge: Callable[[Sequence[dict[str, Any]]], None] = study.nobody) -> None:
+        """Train to the end (engine/training/fit.py), and keep the figures in `log`."""
+        fit(
+            self.state,
+            train=self.loaders.train,
+            after_epoch=self.loaders.after_epoch,
+            train_step=self.train_step,
+            max_epochs=self.max_epochs,
+            log=log,
+            checkpoints=self.checkpoints,
+            roll_back=self.roll_back,
+            judge=judge,
+        )
+
+    def final_test(self) -> tuple[dict[str, Any], Evaluation]:
+        """The figures on the test images, and the evaluation that counts (engine/training/final_test.py)."""
+        return final_test(
+            self.state,
+            self.loaders.test,
+            checkpoints=self.checkpoints,
+            steps_per_epoch=len(self.loaders.train),
+            precision=self.machine.precision,
+            views=self.views,
+            ranks=self.ranks,
+        )
+
+
+def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Ranks | None = None) -> Parts:
+    """Build a run, or what one of `ranks` has of it; one that is resumed is where its last checkpoint was taken.
+
+    With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
+    """
+    ranks = ranks or ALONE
+    saved, _ = ranks.of_first(lambda: read_newest(run) if config.resume else (None, None))
+    with described():
+        possible = possible_machines(config, saved)  # before the data are read, or even downloaded
+    begins_anew = saved is None and config.init_from is not None
+    pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
+    images = splits(config, keep=keep_data)
+    given, config = config, with_batch_size(config, images, possible[0], saved)
+    machine, speeds = choose_machine(config, images, possible, ranks)
+    training = state(config, images, machine, pretrained=pretrained, ranks=ranks)
+    batches = loaders(config, images, machine, ranks)
+    step = train_step(config, machine, ranks, batches.train)
+    training.schedule = make_schedule(config, steps_per_epoch=len(batches.train))
+    trainer = config.trainer
+    checkpoints = Checkpoints(
+        run,
+        description(given, images, machine, batches.train),
+        minutes=trainer.checkpoint_minutes,
+        steps=trainer.checkpoint_every_steps,
+        ranks=ranks,
+    )
+    ranks.seed(config.seed, deterministic=trainer.deterministic)
+    if saved:
+        with described():
+            checkpoints.resume(saved, training, force=config.resume_force)
+    if ranks.size > 1:
+        some = batches.train.normalize(batches.train.images.images[:2])
+        training.replica = ranks.replica(training.model, some)
+    if trainer.compile:
+        compile_network(training.model)
+    return Parts(
+        machine=machine,
+        speeds=speeds,
+        splits=images,
+        state=training,
+        loaders=batches,
+        train_step=step,
+        views=instantiate(config.tta),
+        checkpoints=checkpoints,
+        ranks=ranks,
+        max_epochs=trainer.max_epochs,
+        roll_back=trainer.on_nonfinite == "rollback",
+    )

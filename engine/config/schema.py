@@ -1,0 +1,268 @@
+"""What each key of a configuration file may be, read from the comment beside it.
+
+    lr: 0.1      # (float > 0, <= 1000) learning rate, before the schedule's factor
+
+The parentheses are the key's type and range, what follows is its description: stated once, where
+the value is, in the words that a user reads. The forms:
+
+    int, float, bool, text       with bounds: float >= 0, < 1
+    int >= 1, odd                or: multiple of 2
+    float > 0, <= largest        a bound that is another key's value: one beside it, or one by its whole name
+    list of int >= 1             a list, each member so
+    list of 2 float              a list of so many; list of 1 to 6 int
+    list of cat or dog           a list, each member one or the other
+    directory                    text that names a directory that exists
+    place                        text that names a directory that exists or can be made
+    null, auto, fp32, 10         these words or numbers themselves
+    int >= 1 | null              one or the other
+"""
+
+import math
+import operator
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from engine.run.errors import CommandError
+
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "multiple of": lambda value, unit: unit == 0 or value % unit == 0,
+}
+
+TYPES = {"int": int, "float": (int, float), "bool": bool, "text": str, "directory": str, "place": str}
+
+SPOKEN = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "text": "some text",
+    "directory": "a directory",
+    "place": "a directory",
+}
+
+COMMENT = re.compile(r"#\s*\(([^)]*)\)\s*(.*)")
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+LIST = re.compile(r"list of (?:(\d+)(?: to (\d+))? )?(.+)")
+
+BOUND = re.compile(r"(>=|<=|>|<|multiple of)\s*([\w.+-]+)")
+
+
+def nothing(name: str) -> None:
+    """The value of another key where there is none."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: what it may be, as written, and what it means; both are empty for a key without such a comment.
+
+    `follows` names the key whose value this one takes over, `${...}`, if that is what the file says.
+    """
+
+    form: str = ""
+    description: str = ""
+    follows: str = ""
+
+    def mistake(self, value: Any, others: Callable[[str], Any] = nothing) -> str | None:
+        """Why `value` (plain data) cannot stand here, in words that follow "key=value: "; None if it can.
+
+        `others` tells the value of another key that a bound names; one that is no number bounds nothing.
+        """
+        alternatives = [alternative.strip() for alternative in self.form.split("|")]
+        if not self.form or any(_fits(alternative, value, others) for alternative in alternatives):
+            return None
+        if isinstance(value, str) and value and alternatives[0] in ("directory", "place"):
+            return obstacle(value) if alternatives[0] == "place" else "no such directory"
+        return f"must be {' or '.join(_spoken(alternative, others) for alternative in alternatives)}"
+
+
+def _spoken(form: str, others: Callable[[str], Any]) -> str:
+    """One alternative as a person would say it."""
+    if match := LIST.fullmatch(form):
+        least, most, member = match.groups()
+        count = f" of {least}{f' to {most}' if most else ''}" if least else ""
+        return f"a list{count}, each member {_spoken(member, others)}"
+    kind, bounds = _parts(form)
+    for _, written, limit in _limits(bounds, others):
+        if limit is not None and _number(written) is None:
+            bounds = bounds.replace(written, f"{written} ({limit})")
+    return f"{SPOKEN.get(kind, kind)}{',' if bounds.startswith(('odd', 'multiple')) else ''} {bounds}".strip()
+
+
+def _fits(form: str, value: Any, others: Callable[[str], Any]) -> bool:
+    """Whether a plain value has the form of one alternative."""
+    if match := LIST.fullmatch(form):
+        least, most, member = match.groups()
+        if not isinstance(value, list) or (least and not int(least) <= len(value) <= int(most or least)):
+            return False
+        return all(any(_fits(one, entry, others) for one in member.split(" or ")) for entry in value)
+    kind, bounds = _parts(form)
+    if kind not in TYPES:
+        word = _word(form)
+        return type(value) is type(word) and value == word
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        return False
+    if kind in ("text", "directory", "place") and not value:
+        return False
+    if kind == "directory":
+        return os.path.isdir(os.path.expanduser(value))
+    if kind == "place":
+        return obstacle(value) is None
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if "odd" in bounds and value % 2 == 0:
+        return False
+    return all(limit is None or COMPARISONS[sign](value, limit) for sign, _, limit in _limits(bounds, others))
+
+
+def _word(text: str) -> Any:
+    """A word or number as YAML reads it, for it is compared with what YAML has read."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _parts(form: str) -> tuple[str, str]:
+    """The type, or the word, of one alternative, and its bounds."""
+    kind, _, bounds = form.partition(" ")
+    return kind.rstrip(","), bounds
+
+
+def _limits(bounds: str, others: Callable[[str], Any]) -> Iterator[tuple[str, str, float | None]]:
+    """Each bound as (comparison, limit as it is written, limit): a number, or None where another key has none."""
+    for sign, written in BOUND.findall(bounds):
+        written = written.rstrip(".")
+        limit = others(written) if _number(written) is None else _number(written)
+        is_limit = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        yield sign, written, limit if is_limit else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def obstacle(path: str) -> str | None:
+    """Why no directory can be at `path`; None if there is one or it can be made."""
+    place = Path(os.path.expanduser(path))
+    if place.parts[:1] and place.parts[0].startswith("~"):
+        return f"there is no user {place.parts[0][1:]}"
+    for nearest in (place, *place.parents):
+        try:
+            mode = os.stat(nearest).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.islink(nearest):
+                return f"{nearest} is a link that leads nowhere"
+            continue
+        except (OSError, ValueError) as error:
+            return getattr(error, "strerror", None) or str(error)
+        if not stat.S_ISDIR(mode):
+            return f"{nearest} is no directory"
+        if nearest != place and not os.access(nearest, os.W_OK | os.X_OK):
+            return f"{nearest} cannot be written to"
+        return None
+    return None
+
+
+def read_keys(text: str) -> Iterator[tuple[tuple[str, ...], Key | None]]:
+    """Every key of a YAML text as (path, what it may be), top down; None stands for a key that holds further keys.
+
+    Raises ValueError for a text that holds something else.
+    """
+    lines = text.splitlines()
+    root = yaml.compose(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+
+    def walk(mapping: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Key | None]]:
+        for key, value in mapping.value:
+            here = (*path, str(key.value))
+            if isinstance(value, yaml.MappingNode):
+                yield here, None
+                yield from walk(value, here)
+                continue
+            # A value on the key's own line has its comment behind it, a list below has it behind the key.
+            last = value.end_mark if value.start_mark.line == key.start_mark.line else key.end_mark
+            comment = COMMENT.search(lines[last.line], last.column) if last.line < len(lines) else None
+            reference = REFERENCE.fullmatch(value.value) if isinstance(value, yaml.ScalarNode) else None
+            form, description = comment.groups() if comment else ("", "")
+            yield here, Key(form, description, reference[1] if reference else "")
+
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError("this is no list of keys and values")
+    yield from walk(root, ())
+
+
+def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str, str, Key | None]]:
+    """Every key of the files that the overrides choose, as (file below conf/, dotted name, what it may be).
+
+    None stands for a key that holds further keys.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    directories = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
+    with composing():
+        defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
+    for default in defaults:
+        files = [directory / f"{default.config_path}.yaml" for directory in directories]
+        files = [file for file in files if file.is_file()]  # Hydra's own are no files
+        if len(files) > 1:
+            raise CommandError(f"{files[1]}: conf/ has a file of that name, choose another")
+        package = [part for part in (default.package or "").split(".") if part not in ("", "_global_")]
+        for path, key in keys_of_file(files[0]) if files else ():
+            if path != ("defaults",):
+                yield default.config_path, ".".join([*package, *path]), key
+
+
+def keys_of_file(file: Path) -> list[tuple[tuple[str, ...], Key | None]]:
+    """The keys of a file. Raises CommandError, which names it, for one that cannot be read or holds no keys."""
+    try:
+        return keys_of_text(file.read_text())
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise CommandError(f"{file}: {error}") from None
+
+
+@cache
+def keys_of_text(text: str) -> list[tuple[tuple[str, ...], Key | None]]:
+    """The keys of a file's text; the jobs of a sweep have most files in common."""
+    return list(read_keys(text))
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Whatever Hydra raises at what it did not expect, as a CommandError."""
+    try:
+        yield
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommandError(f"this cannot be composed: {error}") from error
+
+
+def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
+    """What each key may be, by its dotted name; later files win, as in Hydra, and a recipe adds no key.
+
+    A file that inherits a key need not say again what it may be. A key that stands for no option of its group holds
+    further keys as soon as one is chosen.
+    """
+    keys: dict[str, Key | None] = {}
+    for file, name, key in found:
+        if keys.get(parent := name.rpartition(".")[0]):
+            keys[parent] = None
+        inherited = name in keys and key is not None and not key.form and not key.follows
+        if not inherited and not file.startswith("recipe/"):
+            keys[name] = key
+    return keys

@@ -1,0 +1,93 @@
+"""What a network computes and keeps for one image, counted rather than timed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.device.compile import without_compiler
+
+LAYERS = {
+    torch.ops.aten.convolution,
+    torch.ops.aten.addmm,
+    torch.ops.aten.mm,
+}  # convolutions, linear layers
+
+
+def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
+    """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
+    with operations_counted() as counter:
+        answer(model, image_shape)
+    return counter.get_total_flops() // 2
+
+
+def operations_counted() -> FlopCounterMode:
+    """A context within which torch counts the operations of each module: two for a multiply-add."""
+    without_compiler(getattr(vars(flop_counter).get("_FlopCounterMode"), "__torch_dispatch__", None))
+    return FlopCounterMode(display=False)
+
+
+def count_activations(model: nn.Module, image_shape: torch.Size) -> int:
+    """Numbers that all convolutions and linear layers put out for one image [C, H, W] in evaluation mode.
+
+    Radosavovic et al. 2020, "Designing Network Design Spaces", arXiv 2003.13678, sec. 4, which counts
+    convolutions alone: on an accelerator the running time follows these more closely than the multiply-adds.
+    """
+    with _LayerOutputs() as outputs:
+        answer(model, image_shape)
+    return outputs.numbers
+
+
+@torch.no_grad()
+def answer(model: nn.Module, image_shape: torch.Size) -> None:
+    """Show `model`, which stays in the mode it is in, one black image [C, H, W] in evaluation mode."""
+    parameter, training = next(model.parameters()), model.training
+    model.eval()
+    model.forward(torch.zeros(1, *image_shape, device=parameter.device))  # as it is, also if calls are compiled
+    model.train(training)
+
+
+class _LayerOutputs(TorchDispatchMode):
+    """Within, the numbers that convolutions and linear layers put out are counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), keywords: dict | None = None) -> Any:
+        output = function(*arguments, **(keywords or {}))
+        if function.overloadpacket in LAYERS:
+            self.numbers += output.numel()
+        return output
+
+
+class Alive(TorchDispatchMode):
+    """Within, `peak` is the most bytes that tensors took at once which operators made, or that were added.
+
+    `known` ones do not count. It is looked at behind each operator: what one needs within itself is not seen.
+    """
+
+    def __init__(self, known: Iterable[Tensor]):
+        super().__init__()
+        self.known = {StorageWeakRef(tensor.untyped_storage()) for tensor in known}
+        self.sizes: dict[StorageWeakRef, int] = {}
+        self.peak = 0
+
+    def add(self, *tensors: Tensor) -> None:
+        """These are there now, and those whose memory was given back no more."""
+        self.sizes |= {
+            StorageWeakRef(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors
+        }
+        self.sizes = {ref: size for ref, size in self.sizes.items() if not (ref.expired() or ref in self.known)}
+        self.peak = max(self.peak, sum(self.sizes.values()))
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), keywords: dict | None = None) -> Any:
+        output = function(*arguments, **(keywords or {}))
+        self.add(*(tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor)))
+        return output

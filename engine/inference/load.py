@@ -1,0 +1,92 @@
+"""Networks by name and from files: what the entry points of hubconf.py do."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from torch import nn
+
+from engine.build import from_checkpoint, objects
+from engine.config.combinations import check_lists
+from engine.config.options import CONF, as_typed, did_you_mean
+from engine.config.schema import Key, keys_of_file, known_keys
+from engine.inference.export import FACTS, facts_of, read_weights
+from engine.run.errors import CommandError
+from engine.run.paths import find_checkpoint
+from engine.training import checkpoint_file
+from engine.training.checkpoint_file import CheckpointError, described, read
+
+
+def create(name: str, *, num_classes: int, in_channels: int, **settings: Any) -> nn.Module:
+    """A network by the name of its file. Raises ValueError, or TypeError for a setting that it does not have."""
+    model = OmegaConf.merge(model_settings(name), settings)
+    keys = known_keys(keys_of_model(name))
+    try:
+        for setting in settings:
+            value, key = objects.plain(model)[setting], keys.get(f"model.{setting}")
+            if key and (mistake := key.mistake(value, partial(OmegaConf.select, model))):
+                raise CommandError(f"{setting}={as_typed(value)}: {mistake}")
+        check_lists(model)
+        return objects.network(objects.plain(model), num_classes=num_classes, in_channels=in_channels)
+    except CommandError as error:
+        raise ValueError(str(error)) from None
+
+
+def names() -> list[str]:
+    """The networks that there are: the files of conf/model/."""
+    return sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+
+
+def nearest(name: str) -> str:
+    """The networks whose names are like one that there is not, as a question; empty where none is."""
+    return did_you_mean(name, names())
+
+
+def model_settings(name: str) -> dict[str, Any]:
+    """What a file of conf/model/ comes to with those that it inherits from. Raises ValueError for a name of none.
+
+    Whatever Hydra the notebook has begun stays as it is: nothing global is asked or changed.
+    """
+    if name not in names():
+        raise ValueError(f"{name}: there is no such network{nearest(name)}; python -m models lists them all")
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    composed = loader.load_configuration(None, overrides=[f"+model={name}"], run_mode=RunMode.RUN)
+    return objects.plain(composed.model)
+
+
+def keys_of_model(name: str) -> Iterator[tuple[str, str, Key | None]]:
+    """What each key of a file of conf/model/ may be, those of the files that it inherits from first."""
+    file = CONF / "model" / f"{name}.yaml"
+    for inherited in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
+        if isinstance(inherited, str) and inherited != "_self_":
+            yield from keys_of_model(inherited)
+    for path, key in keys_of_file(file):
+        if path != ("defaults",):
+            yield f"model/{name}", ".".join(["model", *path]), key
+
+
+def load(path: str | os.PathLike[str], *, weights: str | None) -> nn.Module:
+    """A trained network in evaluation mode, with what its user needs as attributes. Raises RunError."""
+    given = Path(os.path.expanduser(path))
+    with described():
+        if given.suffix == ".safetensors":
+            if weights is not None:
+                raise CheckpointError(f"weights={weights}: {given} holds one network's")
+            values, facts = read_weights(given)
+        else:
+            checkpoint = read(find_checkpoint(str(given)))
+            _, values = checkpoint_file.chosen_weights(checkpoint, weights)
+            facts = facts_of(checkpoint)
+        model, *others = (facts[name] for name in FACTS)
+        network = from_checkpoint.restored(
+            model, values, num_classes=len(facts["classes"]), in_channels=facts["image_shape"][0]
+        )
+        network.classes, network.image_shape, network.mean, network.std = map(tuple, others)
+    return network.eval()

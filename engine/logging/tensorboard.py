@@ -1,0 +1,118 @@
+"""What TensorBoard shows of a run beside its curves: how they are arranged, texts, pictures, the network's graph."""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import yaml
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor, nn
+from torch.utils.tensorboard.summary import custom_scalars, image, text
+
+from data.dataset import Images
+from data.loader import TrainLoader
+from engine.device.flops import answer, operations_counted
+from engine.evaluation import metrics
+from engine.evaluation.evaluate import Evaluation
+from engine.logging.run_log import RunLog
+from engine.plotting.images import MOST_CLASSES, confusion, tiles
+from engine.plotting.tables import as_markdown
+
+MISTAKES = 32
+
+SHOWN = 64  # augmented images
+
+
+def begin(log: RunLog, model: nn.Module, train: TrainLoader, *, config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Show what is known before the first step and, if the configuration asks for it, the network's graph."""
+    log.show(beginning(model, train, config=config, facts=facts))
+    if config["trainer"]["graph"]:
+        log.show_graph(graph(model, train))
+
+
+def beginning(
+    model: nn.Module, train: TrainLoader, *, config: dict[str, Any], facts: dict[str, Any]
+) -> Iterator[Summary]:
+    """What is known before the first step: the arrangement, the texts, the first augmented images."""
+    yield custom_scalars(
+        {
+            "curves": {
+                "loss": ["Multiline", ["loss/.*"]],
+                "accuracy": ["Multiline", [r"accuracy/(?!.*top-5).*"]],
+                "top-5 accuracy": ["Multiline", [r"accuracy/.*top-5.*"]],
+                "norms": ["Multiline", ["norm/.*"]],
+            }
+        }
+    )
+    yield text("configuration", f"```yaml\n{yaml.safe_dump(config, sort_keys=False)}```")
+    yield text("network", as_markdown(layers(model, train.images.images.shape[1:])))
+    yield text("run", as_markdown([("", ""), *((name, str(fact)) for name, fact in facts.items())]))
+    batch, _ = next(train.epoch(0))
+    yield image("first augmented batch", train.normalize.undo(batch[:SHOWN]), dataformats="NCHW")
+
+
+def ending(tested: Evaluation, images: Images, classes: Sequence[str]) -> Iterator[Summary]:
+    """What the test on `images` came to: the confusion matrix, and the surest mistakes."""
+    labels, taken, sure = images.labels.cpu().numpy(), tested.predicted.numpy(), tested.confidence.numpy()
+    counts = metrics.confusion_matrix(labels, taken, len(classes))
+    if len(classes) <= MOST_CLASSES:
+        yield image("confusion matrix", confusion(counts, classes), dataformats="HWC")
+    surest = metrics.surest_mistakes(labels, taken, sure)[:MISTAKES]
+    if len(surest):
+        lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in surest]
+        pixels = images.images[torch.from_numpy(surest)].cpu().numpy()
+        yield image("surest mistakes", tiles(pixels, lines), dataformats="HWC")
+
+
+def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
+    """The parts of a network for an image [C, H, W]: name, class, output, parameters, multiply-adds.
+
+    Dashes stand for what is not there in evaluation, as of auxiliary heads.
+    """
+    before, found = {}, {}
+    counter = operations_counted()
+
+    def enter(part: nn.Module, _: object) -> None:
+        before[part] = counter.get_total_flops()
+
+    def leave(part: nn.Module, _: object, output: object) -> None:
+        found[part] = output, (counter.get_total_flops() - before[part]) // 2
+
+    hooks = [part.register_forward_pre_hook(enter) for part in model.modules()]
+    hooks += [part.register_forward_hook(leave) for part in model.modules()]
+    with counter:
+        answer(model, image_shape)
+    for hook in hooks:
+        hook.remove()
+    rows: list[Sequence[str]] = [("part", "class", "output", "parameters", "multiply-adds")]
+    for name, part in parts_of(model, set(found)):
+        output, multiply_adds = found.get(part, (None, None))
+        shape = " x ".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "-"
+        parameters = sum(parameter.numel() for parameter in part.parameters())
+        count = "-" if multiply_adds is None else f"{multiply_adds:,}"
+        rows.append((name, type(part).__name__, shape, f"{parameters:,}", count))
+    return rows
+
+
+def parts_of(model: nn.Module, called: set[nn.Module], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The parts that a network's class names; of a sequence, or of what is not `called` itself, the members."""
+    for name, part in model.named_children():
+        in_pieces = part not in called and called & set(part.modules())
+        if in_pieces or (not prefix and isinstance(part, nn.Sequential)):
+            yield from parts_of(part, called, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", part
+
+
+def graph(model: nn.Module, train: TrainLoader) -> GraphDef:
+    """The operators of a network for an image."""
+    from torch.utils.tensorboard._pytorch_graph import graph as traced
+
+    model, images = copy.deepcopy(model), train.normalize(train.images.images[:1])  # a copy is not compiled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that what TensorBoard shows is made by its older tracing
+        found, _ = traced(model.eval(), images)
+    return found

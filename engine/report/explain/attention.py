@@ -1,0 +1,333 @@
+"""What a network's attention weighs: channels, kernels and places.
+
+Channels by class and depth are those of Hu, Shen and Sun, "Squeeze-and-Excitation Networks", arXiv 1709.01507,
+fig. 8; kernels those of Li, Wang, Hu and Yang, "Selective Kernel Networks", arXiv 1903.06586, sec. 4.4.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.loader import EvalLoader
+from engine.build.from_checkpoint import EvalData, Trained
+from engine.plotting import plot
+from engine.plotting.tables import aligned
+from engine.report.explain.chosen import first_of_each, shown_classes
+from engine.report.parts import Part, Section, embedded, watched
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+# By which a module tells what it weighs (models/attention.py, models/sknet.py).
+METHODS = ("gate", "channel_gate", "selection")
+
+LARGEST = 32  # places a side of a map that is shown; larger ones are averaged
+
+DECIMALS = 4
+
+COLOURS = "cividis"  # evenly bright steps, the same to the colour-blind
+
+
+def attending(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of attention by their names; not PreResNet's gated shortcuts, which have a layer of such a name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(hasattr(type(module), method) for method in METHODS)
+    }
+
+
+def readings(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The weights that a module of attention gives its input [B, C, H, W], averaged over what they are not for.
+
+    "channels" float [B, C], "places" [B, H, W], or [B, 1, 1] where all weigh alike, and "kernels" [B, branches].
+    """
+    kind = type(module)
+    if hasattr(kind, "selection"):
+        return {"kernels": module.selection(module.split(x)).mean(2)}
+    if hasattr(kind, "channel_gate"):
+        channels = module.channel_gate(x)
+        return {"channels": channels.flatten(1), "places": module.place_gate(x * channels).flatten(0, 1)}
+    gate = module.gate(x)
+    return {"channels": gate.mean((2, 3)), "places": gate.mean(1)}
+
+
+@dataclass
+class Reading:
+    """What one module said of the last batch, and the side of its maps."""
+
+    values: dict[str, Tensor]
+    side: int
+
+
+@contextmanager
+def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
+    """Within, what each module of attention says of the last batch, by its name, in the order of the layers."""
+    heard: dict[str, Reading] = {}
+
+    def hear(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        heard[name] = Reading(readings(module, x), output.shape[-1])
+
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: hear(name, module, *inputs, output))
+        for name, module in attending(model).items()
+    ]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A module of attention: its name, the side of its maps, what it weighs, "channels" or "kernels", and how by class.
+
+    `weights` [K, n] are means over the images of a class, nan for one without images.
+    """
+
+    name: str
+    side: int
+    what: str
+    weights: np.ndarray
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As plain data: means over all channels, or of kernels, which share 1 among them, those of the last."""
+        weights = self.weights if self.what == "channels" else self.weights[:, -1:]
+        return {
+            "module": self.name,
+            "side": self.side,
+            "mean": float(np.nanmean(weights)),
+            "between_classes": float(np.nanstd(weights, axis=0).mean()),
+        }
+
+
+@torch.no_grad()
+def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[Gate]:
+    """Every module of attention with its mean weights over the images of each class, in fp32."""
+    sums: dict[tuple[str, int, str], Tensor] = {}
+    counts = 0
+    with listening(model.eval()) as heard:
+        for images, labels in watched(batches, "attention", "batch"):
+            model(images)
+            counts = counts + labels.bincount(minlength=classes)
+            for name, reading in heard.items():
+                (what,) = reading.values.keys() - {"places"}
+                values = reading.values[what]
+                total = sums.setdefault((name, reading.side, what), values.new_zeros(classes, values.shape[1]))
+                total.index_add_(0, labels, values)
+    return [Gate(*its, (total / counts[:, None]).cpu().numpy()) for its, total in sums.items()]
+
+
+@torch.no_grad()
+def place_maps(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
+    """The weights of the places, [B, H, W], by the module of attention, the last one at each side of the maps.
+
+    Those that weigh all places alike are left out.
+    """
+    with listening(model.eval()) as heard:
+        model(images)
+    maps = {name: reading.values["places"] for name, reading in heard.items() if "places" in reading.values}
+    chosen = last_of_each_side({name: heard[name].side for name, values in maps.items() if differ(values)})
+    shown = {name: F.avg_pool2d(maps[name], -(-heard[name].side // LARGEST)) for name in chosen}
+    return {name: rounded(values.cpu().numpy()) for name, values in shown.items()}
+
+
+def differ(maps: Tensor) -> bool:
+    """Whether any of the maps [B, H, W] is other than even."""
+    return bool((maps.amax((1, 2)) > maps.amin((1, 2))).any())
+
+
+def last_of_each_side(sides: Mapping[str, int]) -> list[str]:
+    """Of modules, given with the side of their maps, the last one of each stage: behind it the side changes."""
+    return [name for name, after in pairwise([*sides, None]) if sides[name] != sides.get(after)]
+
+
+def attention_weights(trained: Trained, images: EvalData) -> Part:
+    """What the network's attention weighs over the test images; without sections where it has none."""
+    if not attending(trained.model):
+        return Part("attention", {}, [], [])
+    test, names = images.test.images, trained.classes
+    gates = gates_by_class(trained.model, images.test, len(names))
+    labels = test.labels.cpu().numpy()
+    numbers = shown_classes(labels, len(names))
+    examples = first_of_each(labels, numbers, 1)
+    last = last_of_each_side({gate.name: gate.side for gate in gates if gate.what == "channels"})
+    shown = Shown(
+        classes=[names[number] for number in numbers],
+        channels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.name in last},
+        kernels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.what == "kernels"},
+        sides=kernel_sides(trained.model),
+        examples=examples,
+        places=place_maps(trained.model, trained.normalize(test.images[examples])),
+    )
+    return Part(
+        "attention",
+        {"modules": [gate.figures for gate in gates], **shown.content},
+        list(aligned(gate_rows(gates, shown))),
+        list(sections(gates, shown, test.images[examples].cpu().numpy())),
+    )
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """As they are written, float64."""
+    return values.astype(float).round(DECIMALS)
+
+
+def kernel_sides(model: nn.Module) -> list[int]:
+    """How many pixels a side the kernels see between which the network selects, with the gaps of a dilated one."""
+    for module in model.modules():
+        if hasattr(type(module), "selection"):
+            firsts = [
+                next(part for part in branch.modules() if isinstance(part, nn.Conv2d)) for branch in module.branches
+            ]
+            return [(first.kernel_size[0] - 1) * first.dilation[0] + 1 for first in firsts]
+    return []
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the pictures show: by module weights of channels [K, C] or kernels [K, n] for K classes, places [B, H, W].
+
+    `sides` are the kernels' in pixels, `examples` the numbers of the test images that the places are those of.
+    """
+
+    classes: Sequence[str]
+    channels: Mapping[str, np.ndarray]
+    kernels: Mapping[str, np.ndarray]
+    sides: Sequence[int]
+    examples: Sequence[int]
+    places: Mapping[str, np.ndarray]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As plain data."""
+        by_class = {
+            what: {name: dict(zip(self.classes, values.tolist(), strict=True)) for name, values in weights.items()}
+            for what, weights in (("channels", self.channels), ("kernels", self.kernels))
+        }
+        maps = {name: values.tolist() for name, values in self.places.items()}
+        return {**by_class, "kernel_sides": list(self.sides), "places": {"images": list(self.examples), "maps": maps}}
+
+
+def gate_rows(gates: Sequence[Gate], shown: Shown) -> list[Sequence[str]]:
+    """A table of the modules that are shown, in the order of the layers."""
+    rows: list[Sequence[str]] = [("attention", "maps", "weighs", "mean weight", "between classes")]
+    for gate in gates:
+        if gate.name in shown.channels or gate.name in shown.kernels:
+            weighs = f"{gate.weights.shape[1]:,} {gate.what}"
+            mean, between = gate.figures["mean"], gate.figures["between_classes"]
+            rows.append((gate.name, f"{gate.side} x {gate.side}", weighs, f"{mean:.3f}", f"{between:.4f}"))
+    return rows
+
+
+def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterator[Section]:
+    """What there is to see, each with how to read it."""
+    note = (
+        f"How far the weights of {len(gates)} modules depend on the class: the standard deviation between the means of "
+        "the classes, averaged over the channels; of kernels that of the last. Near 0 all classes are weighed alike. "
+        "In the table, in the order of the layers, the modules of the pictures below."
+    )
+    classes = len(gates[0].weights)
+    some = f" Of {classes} classes {len(shown.classes)} are shown." if classes > len(shown.classes) else ""
+    yield Section("Attention by depth", note, gate_rows(gates, shown), embedded(depth_picture(gates)))
+    if shown.channels:
+        note = (
+            "The mean weight of each channel over the test images of a class, in the last module of each stage. A "
+            "column is a channel, in the order of their means. Where all rows are the same the module weighs every "
+            "class alike; where a column changes from row to row its channel is kept for some classes."
+        )
+        yield Section("Attention: channels by class", note + some, picture=embedded(channel_picture(shown)))
+    if shown.kernels:
+        note = (
+            f"The share of the kernel of {shown.sides[-1]} x {shown.sides[-1]} pixels beside that of "
+            f"{' and '.join(f'{side} x {side}' for side in shown.sides[:-1])}, averaged over the channels, by class "
+            "and by depth: a column is a unit, in the order of the layers. Bright: the network looks further."
+        )
+        yield Section("Attention: kernels by class", note + some, picture=embedded(kernel_picture(shown)))
+    if shown.places:
+        note = (
+            "The weights of the places, averaged over the channels, for the first test image of each class, in the "
+            "last module of each stage. All images of a row share one scale, at its right."
+        )
+        yield Section("Attention: places", note, picture=embedded(place_picture(shown, images)))
+
+
+def depth_picture(gates: Sequence[Gate]) -> "Figure":
+    """The deviation between classes against the number of the module, in a colour for each size of the maps."""
+    canvas, (axes,) = plot.figure(width=7, height=2.6)
+    for side, colour in zip(dict.fromkeys(gate.side for gate in gates), cycle(plot.COLOURS)):
+        points = [
+            (number, gate.figures["between_classes"]) for number, gate in enumerate(gates, 1) if gate.side == side
+        ]
+        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=f"{side} x {side}")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("module, in the order of the layers", color=plot.INK)
+    axes.set_ylabel("between classes", color=plot.INK)
+    axes.legend(title="maps", frameon=False, fontsize=8, title_fontsize=8)
+    return canvas
+
+
+def channel_picture(shown: Shown) -> "Figure":
+    """A heat map of classes by channels for each module."""
+    height = 0.55 + 0.2 * len(shown.classes)
+    canvas, panels = plot.figure(width=9.5, height=height * len(shown.channels), rows=len(shown.channels))
+    for axes, (name, weights) in zip(panels, shown.channels.items(), strict=True):
+        in_order = weights[:, np.argsort(weights.mean(0), kind="stable")]
+        heat_map(axes, in_order, shown.classes)
+        axes.set_xticks([])
+        axes.set_title(f"{name}: {weights.shape[1]} channels", fontsize=9, color=plot.INK, loc="left")
+    return canvas
+
+
+def kernel_picture(shown: Shown) -> "Figure":
+    """A heat map of classes by units: the weight of the last kernel."""
+    weights = np.stack([values[:, -1] for values in shown.kernels.values()], axis=1)
+    canvas, (axes,) = plot.figure(width=9.5, height=1 + 0.24 * len(shown.classes))
+    heat_map(axes, weights, shown.classes)
+    units = weights.shape[1]
+    axes.set_xticks((np.arange(units) + 0.5) / units, range(1, units + 1))
+    axes.set_xlabel("unit, in the order of the layers", color=plot.INK)
+    return canvas
+
+
+def heat_map(axes: "Axes", values: np.ndarray, names: Sequence[str]) -> None:
+    """Values [rows, columns] in colours of a scale of their own, with a name for each row."""
+    rows = len(names)
+    axes.grid(visible=False)
+    image = axes.imshow(values, cmap=COLOURS, aspect="auto", extent=(0, 1, rows, 0), interpolation="nearest")
+    axes.set_yticks(np.arange(rows) + 0.5, names, fontsize=8, parse_math=False)
+    axes.figure.colorbar(image, ax=axes, pad=0.01).ax.tick_params(labelsize=8)
+
+
+def place_picture(shown: Shown, images: np.ndarray) -> "Figure":
+    """The images uint8 [B, C, H, W] in a row, and below it a row for each module."""
+    count = len(images)
+    canvas, panels = plot.figure(
+        width=0.95 * count + 0.9, height=1.05 * (1 + len(shown.places)), rows=1 + len(shown.places), columns=count
+    )
+    whole = (0, 1, 0, 1)
+    for axes in panels:
+        axes.grid(visible=False)
+        axes.set(xticks=[], yticks=[])
+    for axes, image, name in zip(panels[:count], images, shown.classes, strict=True):
+        axes.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, extent=whole)
+        axes.set_title(name, fontsize=8, color=plot.INK, parse_math=False)
+    for row, maps in enumerate(shown.places.values(), 1):
+        of_row = panels[row * count : (row + 1) * count]
+        for axes, values in zip(of_row, maps, strict=True):
+            shades = axes.imshow(values, cmap=COLOURS, vmin=maps.min(), vmax=maps.max(), extent=whole)
+        of_row[0].set_ylabel(f"{maps.shape[1]} x {maps.shape[2]}", fontsize=8, color=plot.INK)
+        canvas.colorbar(shades, ax=of_row, pad=0.01).ax.tick_params(labelsize=8)
+    return canvas

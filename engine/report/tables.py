@@ -1,0 +1,91 @@
+"""The figures of examined networks as text for the terminal."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engine.plotting.tables import aligned
+from engine.report.figures import Examined, comparison
+from engine.run.console import percent
+
+MOST_CLASSES = 20  # that are listed one by one; of more those that do worst
+
+MISSING = "-"
+
+
+def share(value: float | None) -> str:
+    """A share in percent; a dash for what cannot be had."""
+    return MISSING if value is None else percent(value)
+
+
+def interval(figures: dict[str, Any]) -> str:
+    """The accuracy with its interval."""
+    low, high = (f"{100 * end:.2f}" for end in figures["accuracy_interval"])
+    return f"{percent(figures['accuracy'])} ({low} to {high})"
+
+
+def one(examined: Examined) -> Iterator[str]:
+    """The lines that describe a network."""
+    figures = examined.figures
+    yield f"{examined.name}: {shown(examined)}, {figures['images_per_second']:,.0f} a second"
+    yield f"accuracy {interval(figures)}, top-5 {percent(figures['top5_accuracy'])}, loss {figures['loss']:.4f}"
+    calibration = percent(figures["expected_calibration_error"])
+    yield f"Brier score {figures['brier_score']:.4f}, calibration error {calibration}"
+    if calibrated := figures["calibrated"]:
+        yield (
+            f"with temperature {calibrated['temperature']:.2f}, fitted on {calibrated['fitted_on']:,} held-out images: "
+            f"loss {calibrated['loss']:.4f}, Brier score {calibrated['brier_score']:.4f}, "
+            f"calibration error {percent(calibrated['expected_calibration_error'])}"
+        )
+    yield ""
+    yield from aligned(class_rows(examined))
+    if figures["most_confused"]:
+        pairs = (f"{pair['class']} as {pair['taken_for']} {pair['images']}" for pair in figures["most_confused"])
+        yield ""
+        yield f"confused most: {', '.join(pairs)}"
+
+
+def shown(examined: Examined) -> str:
+    """What a network was shown, in words."""
+    views = "" if examined.tta == "none" else f", test-time augmentation {examined.tta}"
+    return f"{len(examined.labels):,} test images{views}"
+
+
+def class_rows(examined: Examined) -> list[Sequence[str]]:
+    """A table of the classes: all, or of many those that the network knows least."""
+    classes = examined.figures["classes"]
+    many = len(classes) > MOST_CLASSES
+    names = worst_first(classes)[:MOST_CLASSES] if many else list(classes)
+    title = f"the {MOST_CLASSES} classes that it knows least" if many else "class"
+    rows: list[Sequence[str]] = [(title, "images", "recall", "precision", "F1")]
+    for name in names:
+        its = classes[name]
+        rows.append((name, f"{its['images']:,}", *(share(its[figure]) for figure in ("recall", "precision", "f1"))))
+    return rows
+
+
+def network_rows(networks: Sequence[Examined]) -> list[Sequence[str]]:
+    """A table of networks side by side, each beside the first of them."""
+    title = ("", "accuracy", "top-5", "loss", "calibration error", "difference", "McNemar's p", "agreement")
+    rows: list[Sequence[str]] = [title]
+    for network in networks:
+        figures = network.figures
+        row = [network.name, interval(figures), percent(figures["top5_accuracy"]), f"{figures['loss']:.4f}"]
+        row.append(percent(figures["expected_calibration_error"]))
+        if network is networks[0]:
+            row += [""] * 3
+        else:
+            beside = comparison(networks[0], network)
+            row += [f"{100 * beside['difference']:+.2f}", f"{beside['mcnemar_p']:.2g}", percent(beside["agreement"])]
+        rows.append(row)
+    return rows
+
+
+def several(networks: Sequence[Examined]) -> Iterator[str]:
+    """The lines that put networks side by side."""
+    yield f"{shown(networks[-1])}; difference and agreement with {networks[0].name}"
+    yield from aligned(network_rows(networks))
+
+
+def worst_first(classes: dict[str, dict[str, Any]]) -> list[str]:
+    """Names of classes that have images, in the order of their F1."""
+    return sorted((name for name in classes if classes[name]["images"]), key=lambda name: classes[name]["f1"])

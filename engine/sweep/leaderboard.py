@@ -1,0 +1,345 @@
+"""What many runs came to: one row a configuration, mean and deviation over its seeds, as tables and as pictures.
+
+Configurations are ordered by their accuracy in validation, with that on the test images beside it: where nothing
+was held out, in the order of their names.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import statistics
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.config.identity import deciding
+from engine.config.options import as_typed
+
+CONFIDENCE = 0.95
+
+ABSENT = "-"
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+REGULARIZED = ("augmentation", "mixing", "loss", "step", "averages")  # what options of the group regularization set
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: the options of its groups, what decides its result apart from the seed, result.json, metrics.jsonl.
+
+    `settings` are by their dotted names; `follows` are those that only repeat others.
+    """
+
+    directory: Path
+    choices: dict[str, Any]
+    settings: dict[str, Any]
+    follows: frozenset[str]
+    result: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has a result."""
+        return self.result["status"] == "finished"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known what it is: what fails before it trains leaves no more than the reason."""
+        return "regularization" in self.result or self.is_finished
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The figures of its epochs."""
+        return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def epochs(self) -> int:
+        """How many it has done; while it runs, result.json says how many there were when it began or went on."""
+        return len(self.records) if (self.directory / "metrics.jsonl").exists() else self.result["epochs"]
+
+    def setting(self, key: str) -> str:
+        """The option of a group, or the value of a key, in words."""
+        if (option := self.choices.get(key)) is not None:
+            return as_typed(sorted(option) if isinstance(option, list) else option)
+        return as_typed(self.settings[key]) if key in self.settings else ABSENT
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Of the weights and the epoch that the result is of; None without validation."""
+        weights = self.result["chosen_weights"]
+        return self.result.get("val_accuracy" if weights == "model" else f"val_accuracy_{weights}")
+
+
+def read_runs(directory: Path) -> list[Run]:
+    """All runs below a directory, those that are not finished among them."""
+    return [read_run(file.parent) for file in sorted(directory.rglob("result.json"))]
+
+
+def read_run(directory: Path) -> Run:
+    """What a run has left."""
+    result = json.loads((directory / "result.json").read_text())
+    chosen = read_yaml(directory / ".hydra" / "hydra.yaml").get("hydra", {}).get("runtime", {}).get("choices", {})
+    choices = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+    if "regularization" in result:  # Hydra does not say which options a list has
+        choices["regularization"] = result["regularization"]
+    written = deciding(read_yaml(directory / ".hydra" / "config.yaml"))
+    written.pop("seed", None)
+    named = {name: match[1] for name, value in written.items() if (match := REFERENCE.fullmatch(str(value)))}
+    settings = {name: written.get(named.get(name, name), value) for name, value in written.items()}
+    return Run(directory, choices, settings, frozenset(named), result)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """What a file of Hydra's holds; nothing where there is none."""
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    return yaml.load(file.read_text(), Loader=loader) if file.exists() else {}
+
+
+def configurations(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs, those together that differ in nothing but the seed, however their commands say it."""
+    found: list[list[Run]] = []
+    for run in runs:
+        same = next((members for members in found if members[0].settings == run.settings), None)
+        found.append([run]) if same is None else same.append(run)
+    return found
+
+
+def varied(runs: Iterable[Run]) -> list[str]:
+    """The groups and keys in which runs differ that have begun to train, but for the seed.
+
+    A key, or a group within another, that comes with an option of a group counts only where runs with the same option
+    differ in it.
+    """
+    firsts = [members[0] for members in configurations(run for run in runs if run.has_begun)]
+    groups = dict.fromkeys(group for run in firsts for group in run.choices)
+    follows = {name for run in firsts for name in run.follows}
+    keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in follows)
+
+    def differ(name: str) -> bool:
+        group, values = group_of(name, groups), {}
+        for run in firsts:
+            values.setdefault(run.setting(group) if group else "", set()).add(run.setting(name))
+        return any(len(found) > 1 for found in values.values())
+
+    return list(filter(differ, [*groups, *keys]))
+
+
+def group_of(name: str, groups: Iterable[str]) -> str | None:
+    """The group whose option brings a key, or another group.
+
+    Of model.block_attention.reduction that is attention@model.block_attention, and of this model; None for the others.
+    """
+    inner = name.partition("@")[2] or name
+    top = inner.partition(".")[0]
+    places = {group.partition("@")[2] or group: group for group in groups if group != name}
+    inside = [place for place in places if inner == place or inner.startswith(f"{place}.")]
+    return places[max(inside, key=len)] if inside else "regularization" if top in REGULARIZED else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: what varies with its values of it, and its finished runs."""
+
+    settings: dict[str, str]
+    runs: Sequence[Run]
+
+    def mean(self, figure: str) -> float:
+        """The mean of a figure of result.json over the seeds."""
+        return statistics.fmean(run.result[figure] for run in self.runs)
+
+    @property
+    def test_accuracies(self) -> dict[int, float]:
+        """By seed."""
+        return {run.result["seed"]: run.result["test_accuracy"] for run in self.runs}
+
+    @property
+    def val_accuracies(self) -> list[float]:
+        """As many as there are."""
+        return [run.val_accuracy for run in self.runs if run.val_accuracy is not None]
+
+    @property
+    def name(self) -> str:
+        """Its values in words."""
+        return ", ".join(self.settings.values()) or "all runs"
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Finished runs by configuration, the best in validation first; of several with the same seed the last one."""
+    keys = varied(runs)
+    done = [one_a_seed(members) for members in configurations(run for run in runs if run.is_finished)]
+    found = [Row({key: members[0].setting(key) for key in keys}, members) for members in done]
+    return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), *row.settings.values()))
+
+
+def one_a_seed(runs: Iterable[Run]) -> list[Run]:
+    """The last of the finished runs with each seed: an equal run says nothing of the scatter."""
+    return list({run.result["seed"]: run for run in runs}.values())
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def difference(first: dict[int, float], other: dict[int, float]) -> tuple[float, float] | None:
+    """How far the mean of `other` is from that of `first`, and half the length of its confidence interval.
+
+    By Student's t: of the differences seed by seed where both have the same seeds, else by Welch's
+    degrees of freedom. None where there is a single seed, or no scatter to go by.
+    """
+    from scipy.stats import t
+
+    mean = statistics.fmean(other.values()) - statistics.fmean(first.values())
+    if first.keys() == other.keys():
+        spread = deviation([other[seed] - first[seed] for seed in first])
+        error, freedom = (spread or 0) / math.sqrt(len(first)), len(first) - 1
+    else:
+        if min(len(first), len(other)) < 2:
+            return None
+        parts = [statistics.variance(some.values()) / len(some) for some in (first, other)]
+        error = math.sqrt(sum(parts))
+        shares = zip(parts, (first, other), strict=True)
+        freedom = sum(parts) ** 2 / (sum(part**2 / (len(some) - 1) for part, some in shares) or 1)
+    if not error or freedom <= 0:
+        return None
+    return mean, float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+
+
+NUMBERS = (
+    "seeds",
+    "val_accuracy",
+    "val_accuracy_std",
+    "test_accuracy",
+    "test_accuracy_std",
+    "difference",
+    "difference_ci",
+    "parameters",
+    "multiply_adds",
+    "images_per_second",
+    "seconds",
+)
+
+
+def numbers(row: Row, first: Row) -> dict[str, float | int | None]:
+    """A row's figures by the names in NUMBERS, accuracies as shares of 1; None for what there is not."""
+    tested, held_out = list(row.test_accuracies.values()), row.val_accuracies
+    apart = None if row is first else difference(first.test_accuracies, row.test_accuracies)
+    mean = statistics.fmean(tested)
+    return {
+        "seeds": len(row.runs),
+        "val_accuracy": statistics.fmean(held_out) if held_out else None,
+        "val_accuracy_std": deviation(held_out),
+        "test_accuracy": mean,
+        "test_accuracy_std": deviation(tested),
+        "difference": None if row is first else mean - statistics.fmean(first.test_accuracies.values()),
+        "difference_ci": apart[1] if apart else None,
+        "parameters": row.runs[0].result["params"],
+        "multiply_adds": row.runs[0].result["multiply_adds"],
+        "images_per_second": row.mean("images_per_second"),
+        "seconds": row.mean("seconds"),
+    }
+
+
+def spoken(found: dict[str, float | int | None]) -> list[str]:
+    """A row's figures as a person reads them: seeds, validation, test, difference, parameters and so on."""
+
+    def percent(name: str, error: str, sign: str = "") -> str:
+        if found[name] is None:
+            return "-"
+        plus_minus = "" if found[error] is None else f" +- {100 * found[error]:.2f}"
+        return f"{100 * found[name]:{sign}.2f}{plus_minus}"
+
+    minutes, seconds = divmod(round(found["seconds"]), 60)
+    return [
+        str(found["seeds"]),
+        percent("val_accuracy", "val_accuracy_std"),
+        percent("test_accuracy", "test_accuracy_std"),
+        percent("difference", "difference_ci", "+"),
+        f"{found['parameters']:,}",
+        f"{found['multiply_adds'] / 1e6:,.1f} M",
+        f"{found['images_per_second']:,.0f}",
+        f"{minutes}:{seconds:02}",
+    ]
+
+
+TITLES = ("seeds", "val, %", "test, %", "to the first", "parameters", "multiply-adds", "images/s", "time")
+
+SIZES = ("parameters", "multiply-adds")  # of the network, which all runs may have in common
+
+
+def cells(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns and the rows of the table, as text."""
+    body = [[*row.settings.values(), *spoken(numbers(row, found[0]))] for row in found]
+    return [*found[0].settings, *TITLES], body
+
+
+def as_text(runs: Sequence[Run]) -> str:
+    """The table for a terminal, and below it what became of the runs that are not in it.
+
+    Sizes that all rows share are below it as well, for a narrower table.
+    """
+    if not (found := rows(runs)):
+        return "\n".join(["no run is finished", *unfinished(runs)])
+    titles, body = cells(found)
+    shared = [
+        place for place, title in enumerate(titles) if title in SIZES and len({line[place] for line in body}) == 1
+    ]
+    below = ", ".join(f"{body[0][place]} {titles[place]}" for place in shared)
+    titles, *body = [[cell for place, cell in enumerate(line) if place not in shared] for line in [titles, *body]]
+    widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
+    left = len(found[0].settings)
+    lines = [
+        "  ".join(
+            f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [titles, *body]
+    ]
+    return "\n".join(
+        [*lines, "", *([f"each network: {below}"] if below else []), how_to_read(found), *unfinished(runs)]
+    )
+
+
+def as_markdown(found: Sequence[Row]) -> str:
+    """The table for a README."""
+    titles, body = cells(found)
+    rules = ["---"] * (len(titles) - len(TITLES)) + ["---:"] * len(TITLES)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, rules, *body]) + "\n"
+
+
+def as_csv(found: Sequence[Row]) -> str:
+    """The table for a program: plain numbers, accuracies as shares of 1, seconds."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*found[0].settings, *NUMBERS])
+    for row in found:
+        figures = numbers(row, found[0])
+        writer.writerow([*row.settings.values(), *("" if figures[name] is None else figures[name] for name in NUMBERS)])
+    return text.getvalue()
+
+
+def how_to_read(found: Sequence[Row]) -> str:
+    """What the table's figures are."""
+    if any(len(row.runs) > 1 for row in found):
+        return "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
+    if len(found) == 1:
+        return "of a single seed"
+    return "of a single seed each: seed=0,1,2 would show how much of a difference is chance"
+
+
+def unfinished(runs: Sequence[Run]) -> list[str]:
+    """A line for each run that has no result."""
+    found = []
+    for run in runs:
+        if not run.is_finished:
+            why = textwrap.shorten(f": {run.result['error']}" if "error" in run.result else "", 200, placeholder=" ...")
+            done = run.epochs
+            found.append(f"{run.directory.name}: {run.result['status']} after {done} epoch{'s' * (done != 1)}{why}")
+    return found

@@ -1,0 +1,1 @@
+"""The training state, its step, the loop over epochs, checkpoints. It knows no configuration."""
