@@ -16,7 +16,7 @@ from engine.training.step import as_tuple
 from models.__main__ import as_markdown, entries
 from models.layers import SMALLEST_INPUT
 from tests.support.marks import slow_except
-from tests.support.networks import FAMILIES, SMALL_FAMILIES, make, relative_error, settling
+from tests.support.networks import FAMILIES, GIANTS, SMALL_FAMILIES, make, relative_error, settling
 from tests.support.runs import CONF, ROOT, composed, option_names
 
 
@@ -138,7 +138,7 @@ def test_what_every_family_does(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", option_names("model"))
+@pytest.mark.parametrize("name", [name for name in option_names("model") if name not in GIANTS])
 def test_what_every_network_does(name):
     check_network(name)
 
@@ -218,7 +218,8 @@ def test_export(name):
 @pytest.mark.parametrize("name", SMALL_FAMILIES)
 def test_compile(name):
     """torch.compile gives the same logits and the same gradients; float64 as above."""
-    model = settling(make(name, *FAMILIES[name])).double()
+    shorter = ("model.depths=[1,1,1]",) if name in ("bam_resnet20", "cbam_resnet20") else ()
+    model = settling(make(name, *FAMILIES[name], *shorter)).double()
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     model.train()(images)
     model.eval()

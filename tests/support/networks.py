@@ -7,13 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.build import objects
 from tests.support.runs import composed
 
-# Hundreds of layers or billions of multiply-adds: minutes in all, run with `-m slow`.
+# Hundreds of layers or billions of multiply-adds, of classes that smaller networks have as well.
 GIANTS = {"resnet1202", "preresnet1202", "preresnet1001", "densenet190bc", "inception_resnet_v2", "inception_v4"}
-
-
 GIANTS |= {"resnext29_16x64d", "se_resnext29_16x64d", "cbam_resnext29_16x64d", "resnet152", "preactresnet152"}
-
-
 GIANTS |= {"se_resnet152", "se_resnet101", "bam_resnet101", "preactresnet101", "resnet101", "resnext101_32x4d"}
 
 
@@ -47,8 +43,8 @@ FAMILIES = {
 }
 
 
-# Where a test takes minutes: without what is another one's family in twice its time.
-SMALL_FAMILIES = [name for name in FAMILIES if name != "inception_resnet_v2"]
+# Where a test takes minutes: without those whose blocks are another one's, in several times its time.
+SMALL_FAMILIES = [name for name in FAMILIES if name not in ("inception_v3", "inception_v4", "inception_resnet_v2")]
 
 
 def make(name: str, *overrides: str, num_classes: int = 10) -> nn.Module:

@@ -104,7 +104,7 @@ def test_a_network_is_exported_to_onnx(name, tmp_path):
     import onnx
 
     network = hubconf.create(name, num_classes=10)
-    network.finished(torch.randn(8, 3, 32, 32))  # so that running statistics are not those of the beginning
+    network.train()(torch.randn(8, 3, 32, 32))  # so that running statistics are not those of the beginning
     write("onnx", WithNormalization(network, FACTS["mean"], FACTS["std"]).eval(), FACTS, tmp_path)
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 

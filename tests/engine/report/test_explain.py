@@ -25,7 +25,7 @@ from engine.report.explain import attention, explain, filters, gradcam
 from engine.report.explain.chosen import first_of_each, shown_classes
 from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, make
-from tests.support.runs import option_names, rebuilt
+from tests.support.runs import rebuilt
 
 CPU = torch.device("cpu")
 
@@ -161,7 +161,7 @@ class Maps(TorchFunctionMode):
 QUICK = {"lenet5", "vgg11", "densenet100bc", "mobilenet_v2", "bam_resnet20", "airbench94"}
 
 
-@pytest.mark.parametrize("name", slow_except(QUICK, option_names("model")))
+@pytest.mark.parametrize("name", slow_except(QUICK, FAMILIES))
 def test_the_map_is_the_last_that_is_computed_in_any_network(name):
     """Whatever comes behind it has no places any more."""
     with torch.device("meta"), torch.no_grad():
