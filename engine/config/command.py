@@ -91,10 +91,9 @@ def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: 
         return
     for config in configs:
         trainer = config.trainer
-        given = [f"trainer.{key}={trainer[key]}" for key in ("devices", "nodes") if trainer[key] != 1]
-        if not (given or is_one_of_several()):
+        if trainer.devices == 1 and not is_one_of_several():
             continue
-        what = given[0] if given else "torchrun"
+        what = "torchrun" if trainer.devices == 1 else f"trainer.devices={trainer.devices}"
         if arguments.multirun:
             raise CommandError(f"{what}: each job of a sweep has one process")
         if config.lr_find:
@@ -105,11 +104,12 @@ def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: 
             raise CommandError(f"{what}: trainer.batch_size=auto tries what fits one process, give a number")
         if trainer.compile:
             raise CommandError(f"{what}: trainer.compile=true is for one process")
-        again = trainer.max_restarts or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+        restarts = is_one_of_several() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
         words = {key_of(word) for word in arguments.overrides}
-        settled = config.resume is not None or "hydra.run.dir" in words
-        if not settled and (trainer.nodes != 1 or (is_one_of_several() and again)):
-            raise CommandError(f"{what}: hydra.run.dir=... must name a directory that all processes find again")
+        if restarts and config.resume is None and "hydra.run.dir" not in words:
+            raise CommandError(
+                "torchrun --max-restarts: hydra.run.dir=... must name a directory that restarts find again"
+            )
 
 
 def parse_flags() -> argparse.Namespace:

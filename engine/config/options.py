@@ -15,6 +15,11 @@ from hydra.core.override_parser.types import Override
 from engine.config.schema import Key
 from engine.run.errors import CommandError
 
+# Keys of the release before, and what does their work now.
+REMOVED = {
+    f"trainer.{key}": f"several machines, and restarts, are torchrun's: torchrun --{flag} (docs/distributed.md)"
+    for key, flag in {"nodes": "nnodes", "rendezvous": "rdzv-endpoint", "max_restarts": "max-restarts"}.items()
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 CONF = ROOT / "conf"
@@ -98,6 +103,8 @@ def check_name(
 
 def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
     """What to say of a key that there is not."""
+    if name in REMOVED:
+        return REMOVED[name]
     regularizers = GlobalHydra.instance().config_loader().get_group_options("regularization")
     group, *rest = name.split(".")
     if group == "regularization" and rest and rest[0] in regularizers and f"regularization.{rest[0]}" not in keys:

@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.device.buffers import keep_buffers
 from engine.device.device import choose_device
 from engine.device.seeds import random_states, restore_random_states, seed_everything
-from engine.distributed.network import heeding_silence
 from engine.run.errors import DeviceError, RunError
 from engine.run.process import LAUNCH, is_one_of_several, leads
 
@@ -166,9 +165,7 @@ def joined(device: str) -> Iterator[Ranks]:
                 raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
             torch.cuda.set_device(local)
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
-        # Not those of nccl, which fill up where a GPU is merely late: the kernel would take that for silence.
-        with heeding_silence() if are_machines() and kind == "cpu" else nullcontext():
-            yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
+        yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
         error.is_said = not is_first_to_say()
         raise

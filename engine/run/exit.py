@@ -54,7 +54,7 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
     if sweep is not None:
         say(f"stopped; the same command with {which_sweep(Path(sweep))} goes on")
     elif run.newest:
-        say(f"stopped; to go on: {run.to_go_on}")
+        say(f"stopped; to resume: {run.to_go_on}")
     else:
         say("stopped before the first step")
     raise SystemExit(status)

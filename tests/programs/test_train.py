@@ -194,7 +194,7 @@ def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):
             break
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    go_on = re.search(r"to go on: python (train\.py resume=\S+)", said)[1].split()
+    go_on = re.search(r"to resume: python (train\.py resume=\S+)", said)[1].split()
     run = tmp_path / go_on[1].removeprefix("resume=")
     done = len((run / "metrics.jsonl").read_text().splitlines())
     assert json.loads((run / "result.json").read_text())["status"] == "interrupted"

@@ -290,7 +290,7 @@ def test_interrupted_in_the_final_test_says_how_to_go_on(train, monkeypatch, tmp
         with pytest.raises(SystemExit) as exit_:
             train(directory=directory)
     assert exit_.value.code == 130
-    assert f"to go on: python train.py resume={directory}" in caplog.text
+    assert f"to resume: python train.py resume={directory}" in caplog.text
     assert train(f"resume={directory}", directory=directory).result["status"] == "finished"
 
 
