@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ import pytest
 from data import cifar, download
 from data.cifar import CIFAR10, CIFAR100, cifar10, cifar100
 from data.dataset import DataError
-from tests.support.archives import FACTS, archive_bytes
+from tests.support.archives import FACTS, archive_bytes, as_published
 from tests.support.runs import ROOT
 
 CONTENT = bytes(range(256)) * 40
@@ -101,7 +100,7 @@ def server():
 def published(server, monkeypatch):
     """The server holds a small CIFAR-10 that the program takes for the published one."""
     server.content = archive_bytes(CIFAR10)
-    monkeypatch.setattr(cifar, "CIFAR10", replace(CIFAR10, md5=hashlib.md5(server.content).hexdigest()))
+    monkeypatch.setattr(cifar, "CIFAR10", as_published(CIFAR10, server.content))
     return server
 
 
@@ -150,7 +149,7 @@ def test_cifar10_is_downloaded_once_and_read(published, tmp_path):
 
 def test_cifar100_is_downloaded(server, monkeypatch, tmp_path):
     server.content = archive_bytes(CIFAR100)
-    monkeypatch.setattr(cifar, "CIFAR100", replace(CIFAR100, md5=hashlib.md5(server.content).hexdigest()))
+    monkeypatch.setattr(cifar, "CIFAR100", as_published(CIFAR100, server.content))
     assert len(cifar100(root=str(tmp_path), mirrors=[f"{server.url}/good"], labels="fine", **FACTS).train) == 2
 
 

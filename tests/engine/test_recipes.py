@@ -1,8 +1,6 @@
 """Every recipe of conf/recipe/: it composes, is accepted, builds, trains a step, and says what to expect of it."""
 
-import io
 import re
-import tarfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from data import cifar
 from data.cifar import CIFAR10
 from engine.build import objects
 from engine.config import choices
@@ -23,7 +22,7 @@ from engine.config.overrides import parse
 from engine.config.schema import read_keys
 from engine.recipes import Recipe, as_markdown, recipes, results, verdict
 from engine.sweep.leaderboard import Run
-from tests.support.archives import archive_bytes
+from tests.support.archives import archive_bytes, as_published
 from tests.support.marks import slow_except
 from tests.support.runs import CONF, ROOT, composed, option_names
 from tests.support.steps import step_of
@@ -178,11 +177,17 @@ def test_nothing_is_expected_without_a_recipe_or_a_figure():
         assert composed_and_chosen(*overrides)[1]["expected"] is None
 
 
+def put_small_cifar10(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve images in CIFAR-10's own files, taken for the published ones."""
+    content = archive_bytes(CIFAR10)
+    monkeypatch.setattr(cifar, "CIFAR10", as_published(CIFAR10, content))
+    (place / "cifar-10-python.tar.gz").write_bytes(content)
+
+
 def test_a_run_is_compared_with_its_recipe(train, tmp_path, monkeypatch, caplog):
     """On ten images in CIFAR-10's own files, for two epochs; and as a run that is changed, with what was changed."""
     caplog.set_level("INFO")
-    with tarfile.open(fileobj=io.BytesIO(archive_bytes(CIFAR10))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    put_small_cifar10(tmp_path, monkeypatch)
     recipe = ("recipe=lenet5_cifarzoo", "dataset=cifar10", f"dataset.root={tmp_path}")
     figures = {"test_accuracy": 67.46, "tolerance": 1.0, "result": "best epoch on the test images, one run"}
     figures["source"] = "Li 2019, github.com/BIGBALLON/CIFAR-ZOO"
@@ -284,10 +289,9 @@ def test_the_verdict_on_a_result(difference, said):
     assert verdict(difference, 0.4) == said
 
 
-def test_results_of_runs_on_disk(train, tmp_path, command):
+def test_results_of_runs_on_disk(train, tmp_path, monkeypatch, command):
     """A run of a recipe with another network is found, and not compared."""
-    with tarfile.open(fileobj=io.BytesIO(archive_bytes(CIFAR10))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    put_small_cifar10(tmp_path, monkeypatch)
     train("recipe=lenet5_cifarzoo", "dataset=cifar10", f"dataset.root={tmp_path}", "trainer.max_epochs=1")
     ended = command("-m", "engine.recipes", "--results", str(tmp_path), cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
