@@ -1,4 +1,4 @@
-"""Spoilt files for what reads files, as many as time allows: python -m bench.fuzz --minutes 10 cifar
+"""Spoilt files for what reads files, as many as time allows: python -m tests.harness.fuzz --minutes 10
 
 Each target has valid files. They are spoilt (bits, numbers, pieces cut out, doubled or put from one into another,
 instructions in between, now and then nothing but chance) and read in processes of their own, with little memory, so
@@ -9,7 +9,6 @@ that one that dies or never ends is counted and replaced. Every file follows fro
 import argparse
 import io
 import multiprocessing
-import pickle
 import random
 import resource
 import sys
@@ -22,11 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from hydra import compose, initialize_config_dir
 
-from data.cifar import read_batches, read_names
-from data.dataset import DataError
 from engine.config.options import CONF
 from engine.device.memory import memory_explained
 from engine.run.directory import RunDirectory
@@ -117,58 +113,6 @@ def outcome(target: Target, content: bytes, directory: Path) -> str:
     return "read"
 
 
-def published_batch(images: int, pixels: int) -> bytes:
-    """A batch file as Python 2 wrote the published ones; images and labels are of no matter."""
-    labels = b"".join(b"K" + bytes([number % 10]) for number in range(images))
-    names = b"".join(b"U\x05a.pngq" + bytes([20 + number]) for number in range(images))
-    content = random.Random(0).randbytes(images * pixels)
-    shape = b"M" + images.to_bytes(2, "little") + b"M" + pixels.to_bytes(2, "little") + b"\x86"
-    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09(K\x01" + shape
-    kind = b"cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    head = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(" + labels + b"e"
-    data = b"U\x04dataq\x06" + array + kind + b"\x89T" + len(content).to_bytes(4, "little") + content + b"tb"
-    return head + data + b"U\tfilenamesq\x0c]q\x0d(" + names + b"eu."
-
-
-def published_names() -> bytes:
-    """The file of class names, likewise."""
-    names = b"".join(b"U\x04birdq" + bytes([5 + number]) for number in range(10))
-    return b"\x80\x02}q\x01(U\x13num_cases_per_batchq\x02M\x10'U\x0blabel_namesq\x03]q\x04(" + names + b"eu."
-
-
-def cifar() -> Target:
-    """The files in CIFAR's archives: batches of images, and the names of the classes."""
-
-    def read(file: Path) -> None:
-        try:
-            read_batches([file], "labels", 10)
-        except DataError:
-            read_names(file, "label_names", 10)
-
-    batch = {"labels": [3, 4], "data": np.zeros((2, 3072), np.uint8), "filenames": ["a.png", "b.png"]}
-    return Target(
-        valid=[
-            *[published_batch(images, pixels) for images, pixels in ((1, 3072), (2, 3072), (2, 3))],
-            published_names(),
-            *[pickle.dumps(batch, protocol=protocol) for protocol in (2, 3, 4)],
-        ],
-        pieces=[
-            *[bytes([instruction]) for instruction in b"()]}.012abcdeghijlopqrstuBCFGIJKLMNPQRSTUVX"],
-            *[bytes([instruction]) for instruction in range(0x80, 0x99)],
-            b"cos\nsystem\n",
-            b"U\x04true\x85R",
-            b"cnumpy.core.multiarray\n_reconstruct\n",
-            b"cnumpy\ndtype\n",
-            b"c_codecs\nencode\n",
-            b"\x85" * 100_000,
-            b"r\xff\xff\xff\x0f",
-            b"T\xff\xff\xff\x7f",
-        ],
-        read=read,
-        refusal=DataError,
-    )
-
-
 def checkpoint() -> Target:
     """A run's checkpoint: as evaluate.py takes it, to a network with its weights.
 
@@ -222,7 +166,7 @@ def checkpoint() -> Target:
     )
 
 
-TARGETS = {"cifar": cifar, "checkpoint": checkpoint}
+TARGETS = {"checkpoint": checkpoint}
 
 
 class Reader:
@@ -310,7 +254,7 @@ def fuzz(target: Target, *, minutes: float, seed: int, workers: int) -> Tally:
 
 def main() -> None:
     """Print the table, in Markdown, and below it what should not have happened."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.harness.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=1, help="for each target")
     parser.add_argument("--seed", type=int, default=0, help="another one, other files")
     parser.add_argument("--workers", type=int, default=2, help="processes that read")

@@ -1,4 +1,4 @@
-"""What can befall a run, done to it and counted: python -m bench.faults [--kills 100]
+"""What can befall a run, done to it and counted: python -m tests.harness.faults [--kills 100]
 
 Runs of `python train.py` on generated images are killed, starved of disk and memory, and given damaged files.
 "Survived" is a fault after which the run, continued, ends with bitwise the same weights, figures and curves as
@@ -32,12 +32,12 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bench.mirror import mirror
 from data.cifar import Archive, provide
 from data.download import md5sum
 from engine.config.options import ROOT
 from engine.run.directory import RunDirectory
 from engine.training.checkpoint_file import CheckpointError, read, read_newest
+from tests.harness.mirror import mirror
 
 # Every kind of state is in use, and a checkpoint is written after every step: 12 steps of 32 images.
 SETTINGS = (
@@ -501,7 +501,7 @@ def sample_archive(rng: random.Random) -> tuple[Archive, bytes]:
             tar.addfile(member, io.BytesIO(rng.randbytes(member.size)))
     content = packed.getvalue()
     md5 = hashlib.md5(content).hexdigest()
-    return Archive("sample.tar.gz", md5, "sample", train=["train"], test=["test"], meta="meta", classes={}), content
+    return Archive("sample.tar.gz", md5, "sample", train={}, test={}, meta={}), content
 
 
 def provided(archive: Archive, root: Path, mirrors: Sequence[str]) -> None:
@@ -576,7 +576,7 @@ FAULTS: dict[str, Callable[[Harness, int], Count]] = {
 
 def main() -> None:
     """Print the table, in Markdown; exit with status 1 if anything was lost."""
-    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.harness.faults", description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--times", type=int, default=10, help="of faults at a random place or moment")
     parser.add_argument("--seed", type=int, default=0, help="of the random places and moments")

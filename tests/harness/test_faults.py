@@ -1,4 +1,4 @@
-"""What can befall a run: the harness of bench/faults.py in short, and what it cannot reach."""
+"""What can befall a run: the harness of tests/harness/faults.py in short, and what it cannot reach."""
 
 import logging
 import os
@@ -11,7 +11,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard.summary import scalar
 
-from bench.faults import FAULTS, Harness
 from engine.build import batch_size, objects
 from engine.build.batch_size import largest_batch
 from engine.device.device import machines
@@ -22,6 +21,7 @@ from engine.run.directory import DirectoryError, RunDirectory
 from engine.training.checkpoint_file import CheckpointError, read, read_newest, write
 from engine.training.checkpoints import Checkpoints
 from engine.training.step import TrainStep
+from tests.harness.faults import FAULTS, Harness
 from tests.support.runs import composed
 
 
@@ -34,7 +34,7 @@ def harness(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_survived(harness, fault):
-    """Each thing that can be done to a run, some times; `python -m bench.faults` does it more often."""
+    """Each thing that can be done to a run, some times; `python -m tests.harness.faults` does it more often."""
     count = FAULTS[fault](harness, 3 if fault.startswith("killed") else 1)
     if not count.tried:
         pytest.skip("; ".join(count.remarks))

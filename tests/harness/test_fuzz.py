@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import fuzz
-from bench.fuzz import TARGETS, Target, outcome
+from tests.harness import fuzz
+from tests.harness.fuzz import TARGETS, Target, outcome
 from tests.support.runs import ROOT
 
 
@@ -60,7 +60,7 @@ def misbehaving(file: Path) -> None:
 @pytest.mark.slow
 def test_what_is_neither_read_nor_refused_is_counted_and_more_is_read(monkeypatch):
     monkeypatch.setattr(fuzz, "HANGS_SECONDS", 2)
-    target = replace(TARGETS["cifar"](), read=misbehaving, refusal=ValueError)
+    target = replace(TARGETS["checkpoint"](), read=misbehaving, refusal=ValueError)
     monkeypatch.setattr(Target, "spoilt", lambda self, seed, number: bytes([number % 64]))
     tally = fuzz.fuzz(target, minutes=0.15, seed=0, workers=2)
     assert min(tally.read, tally.refused) > 40
@@ -82,14 +82,14 @@ def long_complaint(file: Path) -> None:
 def test_a_reader_that_finds_much_is_not_taken_for_one_that_hangs(monkeypatch):
     """What it has found must not wait, in a pipe of 64 kB, for the end of the reader."""
     monkeypatch.setattr(fuzz, "HANGS_SECONDS", 1)
-    tally = fuzz.fuzz(replace(TARGETS["cifar"](), read=long_complaint), minutes=0.08, seed=0, workers=1)
+    tally = fuzz.fuzz(replace(TARGETS["checkpoint"](), read=long_complaint), minutes=0.08, seed=0, workers=1)
     assert tally.hung == []
     assert len(tally.exceptions) == tally.inputs > 300
 
 
 @pytest.mark.slow
 def test_the_command_prints_its_table_and_a_file_of_its_number(command):
-    ended = command("-m", "bench.fuzz", "--minutes", "0.05", "--workers", "1", cwd=ROOT)
+    ended = command("-m", "tests.harness.fuzz", "--minutes", "0.05", "--workers", "1", cwd=ROOT)
     assert (ended.returncode, ended.stderr) == (0, "")
     head, _, *rows = ended.stdout.splitlines()
     assert len(rows) == len(TARGETS)
@@ -100,9 +100,11 @@ def test_the_command_prints_its_table_and_a_file_of_its_number(command):
         assert int(figures["read"]) + int(figures["refused"]) == int(figures["inputs"]) > 30
         assert [figures[key] for key in ("other exceptions", "signals", "hung")] == ["0"] * 3
     written = subprocess.run(
-        [sys.executable, "-m", "bench.fuzz", "--write", "7", "--seed", "3", "cifar"], cwd=ROOT, capture_output=True
+        [sys.executable, "-m", "tests.harness.fuzz", "--write", "7", "--seed", "3", "checkpoint"],
+        cwd=ROOT,
+        capture_output=True,
     )
-    assert written.stdout == TARGETS["cifar"]().spoilt(3, 7)
+    assert written.stdout == TARGETS["checkpoint"]().spoilt(3, 7)
 
 
 def test_a_target_that_is_none_is_named(monkeypatch, capsys):
@@ -110,4 +112,4 @@ def test_a_target_that_is_none_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         fuzz.main()
     assert ended.value.code == 2
-    assert "there is no target cfar: cifar, checkpoint" in capsys.readouterr().err
+    assert "there is no target cfar: checkpoint" in capsys.readouterr().err
