@@ -480,7 +480,7 @@ def test_selective_kernels_are_weighed_channel_by_channel():
     torch.testing.assert_close(unit(x), share * first + (1 - share) * second)
 
 
-@pytest.mark.parametrize("attention", slow_except(["se", "cbam"], option_names("attention")))
+@pytest.mark.parametrize("attention", slow_except(["cbam", "ge"], option_names("attention")))
 @pytest.mark.parametrize(
     ("family", "where"),
     [
@@ -543,6 +543,15 @@ def test_alexnet_of_2012_begins_as_its_paper_says():
     ]
     for module in [*convolutions, *linears]:
         assert module.weight.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "googlenet", "resnet20", "preresnet20", "densenet100bc", "mobilenet_v1"])
+def test_convolutions_begin_by_hes_rule(name):
+    """He et al. 2015, sec. 2.2, in its fan-out form: variance 2 / (k*k*out_channels)."""
+    for module in make(name).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 4000:
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            assert module.weight.var().item() == pytest.approx(2 / fan_out, rel=0.1)
 
 
 def test_local_response_normalisation_is_the_papers():

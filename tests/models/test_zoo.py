@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -122,6 +123,15 @@ def test_width_multipliers_against_torchvision(factor):
         ours = hubconf.create("mobilenet_v2", num_classes=1000, width=factor)
         theirs = torchvision.models.mobilenet_v2(width_mult=factor)
     assert sum(one.numel() for one in ours.parameters()) == sum(one.numel() for one in theirs.parameters())
+
+
+def test_the_width_of_mobilenet_v1():
+    """Howard et al. 2017, table 1, every layer half as wide: 3x3 depthwise and 1x1 pointwise, each normalised."""
+    widths = [16, 32, 64, 64, 128, 128, *[256] * 6, 512, 512]
+    separable = sum(9 * narrow + 2 * narrow + narrow * wide + 2 * wide for narrow, wide in pairwise(widths))
+    with torch.device("meta"):
+        model = hubconf.create("mobilenet_v1", num_classes=10, width=0.5)
+    assert sum(one.numel() for one in model.parameters()) == 27 * 16 + 2 * 16 + separable + 512 * 10 + 10
 
 
 # ResNet-1202 adds 600 normalised branches and has no normalisation before its head, so that its
