@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from engine.config.command import command_line
 from engine.device.memory import memory_explained
 from engine.run.errors import RunError
-from engine.run.exit import leave, stoppable
+from engine.run.exit import exit_with_error, stoppable
 from engine.run.paths import find_checkpoints
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
                 kept[networks[-1].name] = trained
         report(networks, asked_for(config, kept, images))
     except RunError as error:
-        leave(error)
+        exit_with_error(error)
 
 
 def asked_for(config: DictConfig, networks: dict[str, "Trained"], images: "EvalData") -> Iterator["Part"]:

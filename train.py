@@ -15,7 +15,7 @@ from engine.distributed.launch import joined, launch
 from engine.run.console import say
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.run.exit import leave, stoppable, stopped
+from engine.run.exit import exit_with_error, stoppable, stopped
 from engine.run.signals import Interrupted, Signals
 from engine.sweep.jobs import Table, run_job
 
@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
             with Signals(), joined(run, config.trainer.device, job.runtime.choices.model) as (place, ranks):
                 train(config, place, ranks)
     except RunError as error:
-        leave(error)
+        exit_with_error(error)
     except Interrupted as interruption:
         stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
 
@@ -57,7 +57,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
         if state.step == 0:
             tensorboard.begin(log, state.model, train, config=objects.plain(config), facts=facts)
         say(f"set up in {time.perf_counter() - begun:.1f} s")
-        parts.fit(log, judge=training.judge(job.sweeper))
+        parts.fit(log, pruning_callback=training.pruning_callback(job.sweeper))
         figures, tested = parts.final_test()
         log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
         log.finish(figures, hyperparameters=describe.hyperparameters(config, choices, overrides))

@@ -25,12 +25,12 @@ def gradient(of: str, dtype: torch.dtype, kind: tuple[int, int, int, int], batch
     given = torch.ones_like(output)
     asked = images if of == "input" else weights
 
-    def compute() -> int:
+    def backend() -> int:
         for _ in range(TIMES):
             torch.autograd.grad(output, asked, given, retain_graph=True)
         return TIMES
 
-    return compute
+    return backend
 
 
 def main() -> None:

@@ -32,16 +32,16 @@ def parts_of(network: str, run: RunDirectory, *, images: int) -> Parts:
 
 def bare(parts: Parts) -> Callable[[], int]:
     """Forward passes on batches that lie there, after which nobody asks for the answers."""
-    model, machine = parts.state.model, parts.machine
+    model, backend = parts.state.model, parts.backend
     batches = [images for images, _ in parts.loaders.test]
 
     @torch.no_grad()
     def forward() -> int:
         model.eval()
         for images in batches:
-            with machine.precision.autocast():
+            with backend.precision.autocast():
                 model(images)
-        machine.wait()
+        backend.wait()
         return sum(map(len, batches))
 
     return forward
@@ -49,7 +49,7 @@ def bare(parts: Parts) -> Callable[[], int]:
 
 def evaluation(parts: Parts) -> Callable[[], int]:
     """The test at the end of a training run, or validation after an epoch."""
-    return lambda: evaluate(parts.state.model, parts.loaders.test, precision=parts.machine.precision).images
+    return lambda: evaluate(parts.state.model, parts.loaders.test, precision=parts.backend.precision).images
 
 
 def whole_report(parts: Parts) -> Callable[[], int]:
@@ -72,7 +72,7 @@ def row(network: str, *, images: int, rounds: int) -> Sequence[str]:
         parts = parts_of(network, RunDirectory(Path(directory)), images=images)
         limit, whole, reported = in_turns([bare(parts), evaluation(parts), whole_report(parts)], rounds=rounds)
     speeds = f"{limit:,.0f}", f"{whole:,.0f}", f"{whole / limit:.3f}", f"{reported:,.0f}", f"{reported / limit:.3f}"
-    return network, str(parts.machine), *speeds
+    return network, str(parts.backend), *speeds
 
 
 def main() -> None:

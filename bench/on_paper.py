@@ -44,9 +44,9 @@ class Links:
 
     def all_reduce(self, gpus: int, size: float) -> float:
         """Seconds in which `gpus` add up `size` bytes and all have the sum: a ring's transfer, a tree's hops."""
-        here, machines = min(gpus, self.a_machine), math.ceil(gpus / self.a_machine)
-        hops = math.ceil(math.log2(here)) * self.hop_within + math.ceil(math.log2(machines)) * self.hop_between
-        slowest = self.between if machines > 1 else self.within
+        here, backends = min(gpus, self.a_machine), math.ceil(gpus / self.a_machine)
+        hops = math.ceil(math.log2(here)) * self.hop_within + math.ceil(math.log2(backends)) * self.hop_between
+        slowest = self.between if backends > 1 else self.within
         return 2 * hops + 2 * (gpus - 1) / gpus * size / slowest
 
 
@@ -62,12 +62,12 @@ class Network:
 
     def step(self, links: Links, gpus: int, batch: int, *, start: float) -> tuple[float, float]:
         """Seconds of a step with `batch` images in all, and how many of them are spent waiting for messages."""
-        compute = max(math.ceil(batch / gpus) * self.seconds_an_image, self.operators * start)
+        backend = max(math.ceil(batch / gpus) * self.seconds_an_image, self.operators * start)
         if gpus == 1:
-            return compute, 0.0
-        exposed = max(links.all_reduce(gpus, self.gradient) - 2 / 3 * compute, 0.0)
+            return backend, 0.0
+        exposed = max(links.all_reduce(gpus, self.gradient) - 2 / 3 * backend, 0.0)
         waited = exposed + MESSAGES * self.norms * links.all_reduce(gpus, 0)
-        return compute + waited, waited
+        return backend + waited, waited
 
 
 class Started(TorchDispatchMode):

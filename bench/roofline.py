@@ -10,7 +10,7 @@ import torch
 
 from bench.sides import Options, Ours
 from bench.timing import in_turns, surroundings
-from engine.device.device import Machine
+from engine.device.device import Backend
 from engine.device.flops import count_multiply_adds
 from engine.device.precision import DTYPES
 
@@ -19,16 +19,16 @@ SIDE = {"cpu": 2048, "cuda": 8192}  # of a matrix: a GPU is done with a smaller 
 TIMES = 8
 
 
-def product(machine: Machine) -> Callable[[], int]:
+def product(backend: Backend) -> Callable[[], int]:
     """Multiplies two matrices some times, and returns the multiply-adds of that."""
-    dtype, side = DTYPES[machine.precision.name], SIDE.get(machine.device.type, 2048)
-    left, right = (torch.randn(side, side, device=machine.device).to(dtype) for _ in range(2))
+    dtype, side = DTYPES[backend.precision.name], SIDE.get(backend.device.type, 2048)
+    left, right = (torch.randn(side, side, device=backend.device).to(dtype) for _ in range(2))
 
     def multiply() -> int:
-        machine.precision.set_fp32_products()
+        backend.precision.set_fp32_products()
         for _ in range(TIMES):
             left @ right
-        machine.wait()
+        backend.wait()
         return TIMES * side**3
 
     return multiply
@@ -44,7 +44,7 @@ def main() -> None:
     )
     for network in arguments.networks:
         ours = Ours(network, **arguments.ours)
-        images, limit = in_turns([ours, product(ours.parts.machine)], rounds=arguments.rounds)
+        images, limit = in_turns([ours, product(ours.parts.backend)], rounds=arguments.rounds)
         shape = ours.parts.splits.train.images.shape[1:]
         used = 3 * images * count_multiply_adds(ours.parts.state.model, shape)
         figures = f"{images:,.0f} | {used / 1e9:,.0f} | {limit / 1e9:,.0f} | {used / limit:.2f}"

@@ -25,11 +25,11 @@ from engine.build.training import Parts
 from engine.config.options import CONF
 from engine.device.compile import compile_network
 from engine.device.cuda_graphs import CudaGraphs
-from engine.device.device import Machine, choose_device
+from engine.device.device import Backend, choose_device
 from engine.distributed.ranks import ALONE, Ranks
 from engine.logging.run_log import RunLog
 from engine.run.directory import RunDirectory
-from engine.sweep.study import nobody
+from engine.sweep.study import never_prune
 from engine.training.checkpoints import Checkpoints
 from engine.training.fit import fit
 from engine.training.state import TrainState
@@ -83,7 +83,7 @@ class Ours:
         self.run = RunDirectory(Path(self.temporary.name))
         few = self.parts_of(network, batch_size=batch_size, images=2 * batch_size)
         speeds = few.speeds or self.speeds_of_one_way(few)
-        steps = round(seconds * ranks.size * speeds[few.machine] / batch_size)
+        steps = round(seconds * ranks.size * speeds[few.backend] / batch_size)
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
         self.batch_size, self.epochs = batch_size, 0
@@ -102,20 +102,22 @@ class Ours:
         config = self.config(network, batch_size=batch_size, images=images, overrides=self.overrides)
         return training.parts(config, self.run, keep_data=False, ranks=self.ranks)
 
-    def speeds_of_one_way(self, parts: Parts) -> dict[Machine, float]:
+    def speeds_of_one_way(self, parts: Parts) -> dict[Backend, float]:
         """Images a second where the settings leave no choice, so that no run has measured them."""
         size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
         config = self.config(self.network, **size, overrides=self.overrides)
-        return self.ranks.of_first(partial(auto.speeds_of, config, parts.splits, [parts.machine], self.ranks))
+        return self.ranks.broadcast_from_main(
+            partial(auto.speeds_of, config, parts.splits, [parts.backend], self.ranks)
+        )
 
     @property
     def chosen(self) -> str:
         """How it computes, in words."""
-        return ", ".join([str(self.parts.machine), *self.overrides])
+        return ", ".join([str(self.parts.backend), *self.overrides])
 
     def __call__(self) -> int:
         self.epochs += 1
-        self.parts.machine.precision.set_fp32_products()
+        self.parts.backend.precision.set_fp32_products()
         fit(
             self.parts.state,
             train=self.parts.loaders.train,
@@ -125,35 +127,35 @@ class Ours:
             log=self.log,
             checkpoints=Unsaved(self.run, {}),
             roll_back=False,
-            judge=nobody,
+            pruning_callback=never_prune,
         )
-        self.parts.machine.wait()
+        self.parts.backend.wait()
         return self.images
 
 
 def bare(ours: Ours) -> Callable[[], int]:
     """Forward, backward and update on one batch that lies there: the limit of what surrounds them."""
     config = ours.config(ours.network, batch_size=ours.batch_size, images=ours.batch_size, overrides=ours.overrides)
-    machine, parts = ours.parts.machine, ours.parts
-    state, loss = objects.state(config, parts.splits, machine), parts.train_step.loss
+    backend, parts = ours.parts.backend, ours.parts
+    state, loss = objects.state(config, parts.splits, backend), parts.train_step.loss
     if config.trainer.compile:
         compile_network(state.model)
     batch, graphs = next(parts.loaders.train.epoch(0)), CudaGraphs() if parts.train_step.graphs else None
 
     def gradients(images: Tensor, labels: Tensor) -> Tensor:
-        with machine.precision.autocast():
+        with backend.precision.autocast():
             mean = loss(state.model(images), labels)
         mean.backward()
         return mean
 
     def steps() -> int:
         state.model.train()
-        machine.precision.set_fp32_products()
+        backend.precision.set_fp32_products()
         for _ in range(ours.images // ours.batch_size):
             graphs(gradients, state.model, *batch) if graphs else gradients(*batch)
             state.optimizer.step()
             state.optimizer.zero_grad()
-        machine.wait()
+        backend.wait()
         return ours.images
 
     return steps

@@ -37,7 +37,7 @@ from engine.device.compile import compile_network
 from engine.evaluation.evaluate import evaluate
 from engine.logging.run_log import RunLog
 from engine.run.directory import RunDirectory
-from engine.sweep.study import nobody
+from engine.sweep.study import never_prune
 from engine.training.fit import fit
 
 Side = Callable[[int], tuple[float, float]]  # of a seed: test accuracy, seconds
@@ -47,15 +47,15 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
     """Runs of a recipe in so many epochs, one for each seed, from its initial weights to its test."""
     config = config.copy()
     config.trainer.max_epochs = epochs
-    machine, run = auto.possible_machines(config)[0], RunDirectory(directory / f"{epochs} epochs")
+    backend, run = auto.possible_backends(config)[0], RunDirectory(directory / f"{epochs} epochs")
 
     def train(seed: int) -> tuple[float, float]:
         config.seed = seed
-        auto.set_up(config, machine)
-        loaders, step = objects.loaders(config, splits, machine), objects.train_step(config, machine)
-        machine.wait()
+        auto.set_up(config, backend)
+        loaders, step = objects.loaders(config, splits, backend), objects.train_step(config, backend)
+        backend.wait()
         begun = time.perf_counter()
-        state = objects.state(config, splits, machine)
+        state = objects.state(config, splits, backend)
         state.schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
         if config.trainer.compile:
             compile_network(state.model)
@@ -68,10 +68,10 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
             log=RunLog(run, {}, state.records),
             checkpoints=Unsaved(run, {}),
             roll_back=False,
-            judge=nobody,
+            pruning_callback=never_prune,
         )
         views = objects.instantiate(config.tta)
-        figures = evaluate(state.model, loaders.test, precision=machine.precision, views=views)
+        figures = evaluate(state.model, loaders.test, precision=backend.precision, views=views)
         return figures.accuracy, time.perf_counter() - begun
 
     return train

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.sweep.leaderboard import Run, deviation, one_a_seed, read_runs
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -159,9 +159,9 @@ if __name__ == "__main__":
     parser.add_argument("--results", nargs="*", type=Path, metavar="DIRECTORY", help=help_)
     arguments = parser.parse_args()
     if arguments.results is None:
-        tell(as_markdown() if arguments.markdown else as_text())
+        echo(as_markdown() if arguments.markdown else as_text())
     else:
         directories = arguments.results or [Path("outputs"), Path("multirun")]
         if missing := [directory for directory in arguments.results if not directory.is_dir()]:
             parser.exit(2, f"python -m engine.recipes: {missing[0]}: no such directory\n")
-        tell(results(run for directory in directories for run in read_runs(directory)))
+        echo(results(run for directory in directories for run in read_runs(directory)))

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.check import check
 from engine.config.identity import free
 from engine.config.overrides import MISTAKES, key_of, parse
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError, RunError
-from engine.run.exit import leave
+from engine.run.exit import exit_with_error
 from engine.sweep import jobs, study
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class StudySweeper(Sweeper):
             OmegaConf.save(self.config, directory / "multirun.yaml")
             self.do_all(directory)
         except RunError as error:
-            leave(error)
+            exit_with_error(error)
 
     def do_all(self, directory: Path) -> None:
         """Do trials until there are enough; where the database is lost, there is a table of those that were done."""
@@ -98,14 +98,14 @@ class StudySweeper(Sweeper):
         """Say which trial is the best and how to repeat it, and draw the study."""
         best = self.search.best()
         if best is None:
-            return tell("\nno trial is finished")
+            return echo("\nno trial is finished")
         words = [word for word in self.fixed if not key_of(word).startswith("sweep")]
-        tell(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
-        tell(f"python train.py {shlex.join([*words, *chosen(best.params)])}")
+        echo(f"\nbest: trial {best.number}, val accuracy {100 * best.value:.2f} %; to repeat it:")
+        echo(f"python train.py {shlex.join([*words, *chosen(best.params)])}")
         try:
             study.draw(self.search.study, directory / "study.png")
         except OSError as error:
-            tell(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})")
+            echo(f"{RunDirectory(directory)}: study.png could not be written ({error.strerror})")
 
 
 def chosen(params: Mapping[str, Any]) -> list[str]:

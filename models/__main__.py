@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.run.console import tell
+from engine.run.console import echo
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 HEAD = re.compile(
@@ -66,4 +66,4 @@ def as_markdown() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models", description="Print every network of the zoo.")
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    tell(as_markdown() if parser.parse_args().markdown else as_text())
+    echo(as_markdown() if parser.parse_args().markdown else as_text())

@@ -25,10 +25,10 @@ def share(epoch: float, start: float, end: float) -> float:
 
 
 @runtime_checkable
-class Fed(Protocol):
+class MetricSchedule(Protocol):
     """A schedule that looks at how the training goes, and so has a state, of plain values."""
 
-    def observe(self, record: Mapping[str, float]) -> None:
+    def step(self, record: Mapping[str, float]) -> None:
         """Take note of an epoch's figures, as they are in metrics.jsonl."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Fed(Protocol):
         """Go back to where `state_dict()` was taken."""
 
 
-def fed_part(schedule: Callable[[float], float]) -> Fed | None:
+def fed_part(schedule: Callable[[float], float]) -> MetricSchedule | None:
     """What is to be fed of a schedule: itself, or what stands behind its warm-up; None for a pure function."""
     behind = getattr(schedule, "schedule", schedule)
-    return behind if isinstance(behind, Fed) else None
+    return behind if isinstance(behind, MetricSchedule) else None

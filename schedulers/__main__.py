@@ -22,9 +22,9 @@ from engine.config.resume import with_resumed
 from engine.config.schedule import known_of, learning_rate_scale, make_schedule, steps_per_epoch
 from engine.plotting import plot
 from engine.plotting.terminal import Axis, chart, printable, shortened, side_by_side
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.errors import CommandError
-from engine.run.exit import leave
+from engine.run.exit import exit_with_error
 from schedulers import fed_part
 
 HELP = """\
@@ -75,14 +75,14 @@ def main() -> None:
             configs = [with_number(check("config", job)) for job in chosen]
         curves = [curve(config, name) for config, name in zip(configs, names(chosen, configs), strict=True)]
     except MISTAKES as error:
-        leave(error)
+        exit_with_error(error)
     x, y = axes(curves, configs, log=arguments.log)
     say([f"learning rate by epoch {title(chosen)}".rstrip(), *terminal(curves, x, y), ""])
     say([*table(curves), *notes(configs), ""])
     try:
         draw(curves, x, y, title=title(chosen), file=arguments.png)
     except OSError as error:
-        leave(error)
+        exit_with_error(error)
     say([f"picture: {arguments.png}"])
 
 
@@ -95,7 +95,7 @@ def curve(config: DictConfig, name: str) -> Curve:
         for part in range(parts):
             rates[epoch + part / parts] = lr * schedule(epoch + part / parts)
         if fed:
-            fed.observe({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
+            fed.step({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
     rates[epochs] = lr * schedule(epochs)
     return Curve(f"{name} (earliest)" if fed else name, rates)
 
@@ -222,7 +222,7 @@ def draw(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, file: Path) -
 
 def say(lines: Sequence[str]) -> None:
     """Print the lines."""
-    tell(printable("\n".join(lines), sys.stdout.encoding))
+    echo(printable("\n".join(lines), sys.stdout.encoding))
 
 
 if __name__ == "__main__":

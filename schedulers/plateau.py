@@ -40,7 +40,7 @@ class Plateau:
     def __call__(self, epoch: float) -> float:
         return self.factor
 
-    def observe(self, record: Mapping[str, float]) -> None:
+    def step(self, record: Mapping[str, float]) -> None:
         """Take note of an epoch: its metric on the validation images or, where there are none, in training."""
         if record["epoch"] <= self.start:
             return

@@ -11,16 +11,16 @@ from data.dataset import Splits
 from engine.build.batch_size import SMALLEST, largest_batch
 from engine.build.objects import plain, state, train_step
 from engine.build.precision_benchmark import fastest, try_out
-from engine.device.device import Machine, choose_device, machines
+from engine.device.device import Backend, backends, choose_device
 from engine.device.memory import keep_freed_memory
 from engine.device.precision import LACKING
 from engine.device.seeds import seed_everything
 from engine.distributed.ranks import Ranks
 
-TRIED: dict[str, dict[Machine, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
+TRIED: dict[str, dict[Backend, float]] = {}  # in this process: the runs of a sweep over seeds shall choose alike
 
 
-def possible_machines(config: DictConfig, record: dict[str, Any] | None = None) -> list[Machine]:
+def possible_backends(config: DictConfig, record: dict[str, Any] | None = None) -> list[Backend]:
     """The ways to compute that are left open: one, or where something is "auto" first what mostly is fastest.
 
     A run goes on as its checkpoint `record` says, unless a setting has changed since; where it comes from a GPU
@@ -35,12 +35,12 @@ def possible_machines(config: DictConfig, record: dict[str, Any] | None = None) 
         names = {name: record[name] if given == before[name] else given for name, given in names.items()}
         if names["precision"] == record["precision"] in LACKING.get(device.type, ()):
             names["precision"] = "fp32"
-    found = machines(device, **names)
+    found = backends(device, **names)
     return found[:1] if trainer.deterministic else found
 
 
 def with_batch_size(
-    config: DictConfig, splits: Splits, machine: Machine, record: dict[str, Any] | None = None
+    config: DictConfig, splits: Splits, backend: Backend, record: dict[str, Any] | None = None
 ) -> DictConfig:
     """The configuration with a number for trainer.batch_size where that is "auto": as on record, or what fits."""
     if config.trainer.batch_size != "auto":
@@ -50,20 +50,20 @@ def with_batch_size(
         found.trainer.batch_size = record["batch_size"]
         return found
     found.trainer.batch_size = SMALLEST
-    set_up(found, machine)
+    set_up(found, backend)
     found.trainer.batch_size = largest_batch(
-        state(found, splits, machine),
-        train_step(found, machine),
-        machine,
+        state(found, splits, backend),
+        train_step(found, backend),
+        backend,
         image_shape=splits.train.images.shape[1:],
         count=len(splits.train),
     )
     return found
 
 
-def choose_machine(
-    config: DictConfig, splits: Splits, possible: Sequence[Machine], ranks: Ranks
-) -> tuple[Machine, dict[Machine, float]]:
+def choose_backend(
+    config: DictConfig, splits: Splits, possible: Sequence[Backend], ranks: Ranks
+) -> tuple[Backend, dict[Backend, float]]:
     """The fastest of several ways to compute this run, with the images a second of each; one is taken as it is.
 
     The first of several ranks tries them, for all.
@@ -71,21 +71,21 @@ def choose_machine(
     speeds = {}
     if len(possible) > 1:
         set_up(config, possible[0])  # so that they are tried under the settings that hold in training
-        speeds = ranks.of_first(partial(speeds_of, config, splits, possible, ranks))
+        speeds = ranks.broadcast_from_main(partial(speeds_of, config, splits, possible, ranks))
     chosen = fastest(speeds) if speeds else possible[0]
     set_up(config, chosen)
     return chosen, speeds
 
 
-def set_up(config: DictConfig, machine: Machine) -> None:
+def set_up(config: DictConfig, backend: Backend) -> None:
     """Seed all generators, and make the settings that hold for the whole process."""
     seed_everything(config.seed, deterministic=config.trainer.deterministic)
-    machine.precision.set_fp32_products()
-    if machine.device.type == "cpu":
+    backend.precision.set_fp32_products()
+    if backend.device.type == "cpu":
         keep_freed_memory()
 
 
-def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Machine], ranks: Ranks) -> dict[Machine, float]:
+def speeds_of(config: DictConfig, splits: Splits, possible: Sequence[Backend], ranks: Ranks) -> dict[Backend, float]:
     """Images a second of each way with a rank's share of the batch, tried once a process for each kind of run."""
     trainer, image_shape = config.trainer, splits.train.images.shape[1:]
     batch_size = min(-(-trainer.batch_size // (trainer.micro_batches * ranks.size)), len(splits.train))

@@ -4,7 +4,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from engine.device.device import Machine
+from engine.device.device import Backend
 from engine.device.memory import is_out_of_memory
 from engine.training.state import TrainState
 from engine.training.step import TrainStep
@@ -19,35 +19,35 @@ SMALLEST = 16
 
 
 def largest_batch(
-    state: TrainState, train_step: TrainStep, machine: Machine, *, image_shape: torch.Size, count: int
+    state: TrainState, train_step: TrainStep, backend: Backend, *, image_shape: torch.Size, count: int
 ) -> int:
     """A power of two: as many of `count` training images as a step has memory for, and an epoch 32 steps.
 
     What a step keeps for its backward pass is counted with few images; on a GPU it is tried as well.
     Gradients and running statistics of `state` are of no use afterwards.
     """
-    per_image = kept_per_image(state, train_step, machine, image_shape=image_shape)
-    images_in_memory = SHARE * free_bytes(machine.device) / (BESIDE * per_image)
+    per_image = kept_per_image(state, train_step, backend, image_shape=image_shape)
+    images_in_memory = SHARE * free_bytes(backend.device) / (BESIDE * per_image)
     size = SMALLEST
     while 2 * size <= min(images_in_memory, count / FEWEST_STEPS):
         size *= 2
-    while machine.device.type != "cpu" and size > SMALLEST and not fits(state, train_step, machine, image_shape, size):
+    while backend.device.type != "cpu" and size > SMALLEST and not fits(state, train_step, backend, image_shape, size):
         size //= 2
     return size
 
 
-def images(machine: Machine, image_shape: torch.Size, size: int) -> Tensor:
+def images(backend: Backend, image_shape: torch.Size, size: int) -> Tensor:
     """Some random images [size, C, H, W]."""
-    return torch.randn(size, *image_shape, device=machine.device).contiguous(memory_format=machine.memory_format)
+    return torch.randn(size, *image_shape, device=backend.device).contiguous(memory_format=backend.memory_format)
 
 
-def kept_per_image(state: TrainState, train_step: TrainStep, machine: Machine, *, image_shape: torch.Size) -> float:
+def kept_per_image(state: TrainState, train_step: TrainStep, backend: Backend, *, image_shape: torch.Size) -> float:
     """Bytes that a step keeps for its backward pass for each image [C, H, W], counted with few images."""
-    few, more = (kept_bytes(state, train_step, machine, images(machine, image_shape, size)) for size in (2, 4))
+    few, more = (kept_bytes(state, train_step, backend, images(backend, image_shape, size)) for size in (2, 4))
     return (more - few) / 2
 
 
-def kept_bytes(state: TrainState, train_step: TrainStep, machine: Machine, batch: Tensor) -> int:
+def kept_bytes(state: TrainState, train_step: TrainStep, backend: Backend, batch: Tensor) -> int:
     """Bytes that a step on a batch keeps for its backward pass, the weights among them."""
     kept = {}
 
@@ -58,7 +58,7 @@ def kept_bytes(state: TrainState, train_step: TrainStep, machine: Machine, batch
 
     state.model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        train_step.add_gradients(state, batch, torch.zeros(len(batch), dtype=torch.int64, device=machine.device))
+        train_step.add_gradients(state, batch, torch.zeros(len(batch), dtype=torch.int64, device=backend.device))
     return sum(kept.values())
 
 
@@ -67,10 +67,10 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def fits(state: TrainState, train_step: TrainStep, machine: Machine, image_shape: torch.Size, size: int) -> bool:
+def fits(state: TrainState, train_step: TrainStep, backend: Backend, image_shape: torch.Size, size: int) -> bool:
     """Whether a step with so many images has memory enough."""
     try:
-        kept_bytes(state, train_step, machine, images(machine, image_shape, size))
+        kept_bytes(state, train_step, backend, images(backend, image_shape, size))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

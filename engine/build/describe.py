@@ -38,7 +38,7 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
 
     `choices` are the options chosen of each group.
     """
-    splits, machine, speeds = parts.splits, parts.machine, parts.speeds
+    splits, backend, speeds = parts.splits, parts.backend, parts.speeds
     model, optimizer = parts.state.model, parts.state.optimizer
     facts = {
         **choices,
@@ -52,10 +52,10 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         "lr": optimizer.defaults["lr"],
         "effective_lr": optimizer.param_groups[0]["initial_lr"],
         "seed": seed,
-        "device": describe_device(machine.device),
+        "device": describe_device(backend.device),
         "processes": parts.ranks.size,
-        "precision": machine.precision.name,
-        "memory_format": machine.memory_format_name,
+        "precision": backend.precision.name,
+        "memory_format": backend.memory_format_name,
         "tried_images_per_second": {str(way): round(speed, 1) for way, speed in speeds.items()},
         "versions": versions(),
         "git_revision": git_revision(),
@@ -69,10 +69,10 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     versions_and_batch = f"torch {facts['versions']['torch']}, batches of {facts['batch_size']:,}"
     where = f"{facts['device']} in {parts.ranks.size} processes" if parts.ranks.size > 1 else facts["device"]
-    say(f"{where}, {machine}, {versions_and_batch}, seed {seed}")
+    say(f"{where}, {backend}, {versions_and_batch}, seed {seed}")
     if speeds:
-        others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != machine)
-        say(f"{machine} was chosen for {speeds[machine]:,.0f} images/s forward and backward; {others}")
+        others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != backend)
+        say(f"{backend} was chosen for {speeds[backend]:,.0f} images/s forward and backward; {others}")
     return facts
 
 

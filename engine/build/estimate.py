@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.identity import is_finished
 from engine.config.schedule import held_out, known_of, trained_on
 from engine.plotting.plot import count, duration, rounded
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.exit import reason
 from engine.run.signals import Interrupted, Signals
 
@@ -84,11 +84,11 @@ def announce(configs: Sequence[DictConfig]) -> None:
         with Signals():
             found = kinds(todo)
             if sum(kind.image_passes * len(kind.jobs) for kind in found) >= WORTH:
-                tell("\n".join(lines(found, costs(found), len(configs))))
+                echo("\n".join(lines(found, costs(found), len(configs))))
     except Interrupted as interruption:
         raise SystemExit(interruption.exit_status) from None
     except Exception as error:
-        tell(f"no estimate: {' '.join(reason(error).split())}")
+        echo(f"no estimate: {' '.join(reason(error).split())}")
     finally:
         release_gpu()
 
@@ -203,24 +203,24 @@ def measured(kind: Kind) -> Cost:
     some = Images(torch.randint(256, (256, *shape), dtype=torch.uint8), torch.arange(number) % kind.classes)
     names = [str(label) for label in range(kind.classes)]
     splits = Splits(train=some, val=some, test=some, classes=names, mean=[0.5] * 3, std=[0.25] * 3)
-    machine = auto.possible_machines(kind.config)[0]
-    config = auto.with_batch_size(kind.config, splits, machine)
-    auto.set_up(config, machine)
-    state, step = objects.state(config, splits, machine), objects.train_step(config, machine)
-    step = replace(step, graphs=CudaGraphs(tell=unheard) if step.graphs else None)
-    per_image = kept_per_image(state, replace(step, micro_batches=1), machine, image_shape=shape)
+    backend = auto.possible_backends(kind.config)[0]
+    config = auto.with_batch_size(kind.config, splits, backend)
+    auto.set_up(config, backend)
+    state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
+    step = replace(step, graphs=CudaGraphs(log=unheard) if step.graphs else None)
+    per_image = kept_per_image(state, replace(step, micro_batches=1), backend, image_shape=shape)
     state.optimizer.zero_grad()
 
     def seconds(size: int) -> float:
-        batch, labels = images(machine, shape, size), torch.zeros(size, dtype=torch.int64, device=machine.device)
-        machine.wait()
+        batch, labels = images(backend, shape, size), torch.zeros(size, dtype=torch.int64, device=backend.device)
+        backend.wait()
         begun = time.perf_counter()
         step(state, batch, labels)
-        machine.wait()
+        backend.wait()
         return time.perf_counter() - begun
 
     size, most = 2, min(config.trainer.batch_size, number)
-    if machine.device.type == "cuda":
+    if backend.device.type == "cuda":
         size = most
         *_, took = (seconds(size) for _ in range(WARM_UP + 2))  # of which the last is nothing but replayed
     else:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from data.loader import EvalLoader, Normalize
-from engine.build.auto import possible_machines, set_up
+from engine.build.auto import possible_backends, set_up
 from engine.build.objects import evaluation_loader, instantiate, network, plain, splits
 from engine.config.combinations import targets
 from engine.config.options import CONF
@@ -64,7 +64,7 @@ def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
         require_own_code(saved["tta"], targets("engine.evaluation.tta"))
         config = OmegaConf.create(saved)
         config.trainer.device = device
-        here = possible_machines(config, checkpoint)[0]
+        here = possible_backends(config, checkpoint)[0]
         set_up(config, here)
         classes, image_shape = checkpoint["classes"], checkpoint["image_shape"]
         name, values = chosen_weights(checkpoint, weights)
@@ -74,12 +74,12 @@ def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
         chosen = saved["tta"] if tta is None else plain(tta)
         views, called = instantiate(chosen), called_in("tta", chosen)
         found = Trained(model, name, classes, image_shape, normalize, here.precision, views, called)
-        answer_to_black(found if tta is None else replace(found, views=as_it_is))
+        check_forward(found if tta is None else replace(found, views=as_it_is))
         return found
 
 
 @torch.no_grad()
-def answer_to_black(trained: Trained) -> torch.Tensor:
+def check_forward(trained: Trained) -> torch.Tensor:
     """The logits [1, K] of a black image of the shape that a checkpoint says; raises what comes of settings at odds."""
     black = torch.zeros(1, *trained.image_shape, device=trained.precision.device)
     with trained.precision.autocast():

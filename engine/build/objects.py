@@ -21,7 +21,7 @@ from data.loader import EvalLoader, Normalize, TrainLoader, share
 from engine.config.schedule import learning_rate_scale
 from engine.device.compile import optimizers_without_compiler
 from engine.device.cuda_graphs import CudaGraphs
-from engine.device.device import Machine
+from engine.device.device import Backend
 from engine.distributed.ranks import ALONE, Ranks
 from engine.distributed.sync_batch_norm import synchronise_batch_norm
 from engine.run.errors import CommandError, RunError
@@ -88,7 +88,7 @@ def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.
 def state(
     config: DictConfig,
     splits: Splits,
-    machine: Machine,
+    backend: Backend,
     *,
     pretrained: Pretrained | None = None,
     ranks: Ranks = ALONE,
@@ -99,10 +99,10 @@ def state(
     """
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
-    model.to(machine.device, memory_format=machine.memory_format)
+    model.to(backend.device, memory_format=backend.memory_format)
     if hasattr(model, "prepare"):
-        normalize = Normalize(splits.mean, splits.std, machine.device, torch.contiguous_format)
-        model.prepare(normalize(splits.train.images[:PREPARED_ON].to(machine.device)))
+        normalize = Normalize(splits.mean, splits.std, backend.device, torch.contiguous_format)
+        model.prepare(normalize(splits.train.images[:PREPARED_ON].to(backend.device)))
     if pretrained:
         pretrained.give_to(model)
     if ranks.size > 1 and config.trainer.sync_batch_norm:
@@ -110,9 +110,9 @@ def state(
     return TrainState(
         model=model,
         optimizer=optimizer(config, model),
-        scaler=machine.precision.scaler(),
-        totals=torch.zeros(3, device=machine.device),
-        finite_steps=torch.zeros((), dtype=torch.int64, device=machine.device),
+        scaler=backend.precision.scaler(),
+        totals=torch.zeros(3, device=backend.device),
+        finite_steps=torch.zeros((), dtype=torch.int64, device=backend.device),
         averages={
             name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
             for name, average in sorted(config.averages.items())
@@ -144,13 +144,13 @@ def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
 
 
 def train_step(
-    config: DictConfig, machine: Machine, ranks: Ranks = ALONE, train: TrainLoader | None = None
+    config: DictConfig, backend: Backend, ranks: Ranks = ALONE, train: TrainLoader | None = None
 ) -> TrainStep:
     """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
-    step, one_gpu = plain(config.step), machine.device.type == "cuda" and ranks.size == 1
+    step, one_gpu = plain(config.step), backend.device.type == "cuda" and ranks.size == 1
     return TrainStep(
         loss=instantiate(config.loss),
-        precision=machine.precision,
+        precision=backend.precision,
         micro_batches=config.trainer.micro_batches,
         sam=instantiate(step.pop("sam")) or None,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
@@ -170,13 +170,13 @@ class Loaders:
     test: EvalLoader
 
 
-def loaders(config: DictConfig, splits: Splits, machine: Machine, ranks: Ranks = ALONE) -> Loaders:
+def loaders(config: DictConfig, splits: Splits, backend: Backend, ranks: Ranks = ALONE) -> Loaders:
     """Batches from images on the device; those for training are augmented. Each of several `ranks` gets its share."""
-    normalize = Normalize(splits.mean, splits.std, machine.device, machine.memory_format)
+    normalize = Normalize(splits.mean, splits.std, backend.device, backend.memory_format)
     operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
     with data_explained():
         prepared = [operation.prepared(splits.train.images) for operation in operations.values()]
-    train_images = splits.train.to(machine.device)  # once, also where they are evaluated as well
+    train_images = splits.train.to(backend.device)  # once, also where they are evaluated as well
     train = TrainLoader(
         train_images,
         batch_size=config.trainer.batch_size,

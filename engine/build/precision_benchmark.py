@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.device.cuda_graphs import WARM_UP, CudaGraphs, unheard
-from engine.device.device import Machine
+from engine.device.device import Backend
 from engine.device.memory import is_out_of_memory
 from engine.training.state import TrainState
 from engine.training.step import TrainStep
@@ -26,8 +26,13 @@ MARGIN = 1.1  # so much faster must a candidate be than one that stands before i
 
 
 def try_out(
-    machines: Sequence[Machine], state: TrainState, train_step: TrainStep, *, image_shape: torch.Size, batch_size: int
-) -> dict[Machine, float]:
+    backends: Sequence[Backend],
+    state: TrainState,
+    train_step: TrainStep,
+    *,
+    image_shape: torch.Size,
+    batch_size: int,
+) -> dict[Backend, float]:
     """Images a second, forward and backward, for each candidate.
 
     On a processor they take turns, so that whatever else the machine is doing slows them all. Batches there have at
@@ -37,12 +42,12 @@ def try_out(
     Neither the running statistics of `state` nor its memory format are of use afterwards, and torch's handling of
     fp32 products is that of the last candidate.
     """
-    device = machines[0].device
+    device = backends[0].device
     most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm over one value has no meaning
     images = torch.randn(most, *image_shape, device=device)
     trial = Trial(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
     state.model.train()
-    return one_after_the_other(machines, trial) if device.type == "cuda" else in_turns(machines, trial, batch_size)
+    return one_after_the_other(backends, trial) if device.type == "cuda" else in_turns(backends, trial, batch_size)
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,20 @@ class Trial:
     images: Tensor
     labels: Tensor
 
-    def arrange(self, machine: Machine) -> None:
+    def arrange(self, backend: Backend) -> None:
         """Have the next passes computed so."""
-        machine.precision.set_fp32_products()
-        self.state.model.to(memory_format=machine.memory_format)
+        backend.precision.set_fp32_products()
+        self.state.model.to(memory_format=backend.memory_format)
 
-    def seconds(self, machine: Machine, images: int, graphs: CudaGraphs | None = None) -> float:
+    def seconds(self, backend: Backend, images: int, graphs: CudaGraphs | None = None) -> float:
         """Of forward and backward with so many images; for ever where memory does not suffice."""
-        step = replace(self.train_step, precision=machine.precision, micro_batches=1, graphs=graphs)
+        step = replace(self.train_step, precision=backend.precision, micro_batches=1, graphs=graphs)
         try:
-            batch = self.images[:images].contiguous(memory_format=machine.memory_format)
-            machine.wait()
+            batch = self.images[:images].contiguous(memory_format=backend.memory_format)
+            backend.wait()
             begun = time.perf_counter()
             step.gradients(self.state, batch, self.labels[:images])
-            machine.wait()
+            backend.wait()
             return time.perf_counter() - begun
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -77,46 +82,46 @@ class Trial:
             self.state.optimizer.zero_grad()
 
 
-def in_turns(machines: Sequence[Machine], trial: Trial, batch_size: int) -> dict[Machine, float]:
+def in_turns(backends: Sequence[Backend], trial: Trial, batch_size: int) -> dict[Backend, float]:
     """Images a second of each candidate with a whole batch, from passes in turns on two smaller ones.
 
     One alone would tell the wrong one: casting weights to 16 bits, and adding up their gradients, takes as long for
     few images as for many.
     """
-    two = sizes(trial, machines[0])
-    durations = {machine: dict.fromkeys(two, math.inf) for machine in machines}
+    two = sizes(trial, backends[0])
+    durations = {backend: dict.fromkeys(two, math.inf) for backend in backends}
 
-    def speed(machine: Machine) -> float:
-        return extrapolated(durations[machine], batch_size)
+    def speed(backend: Backend) -> float:
+        return extrapolated(durations[backend], batch_size)
 
-    def measure(machine: Machine) -> dict[int, float]:
-        trial.arrange(machine)
-        return {images: trial.seconds(machine, images) for images in durations[machine]}
+    def measure(backend: Backend) -> dict[int, float]:
+        trial.arrange(backend)
+        return {images: trial.seconds(backend, images) for images in durations[backend]}
 
     # The first time of everything costs more, and shows what there is memory for.
-    left = [machine for machine in machines if max(measure(machine).values()) < math.inf]
+    left = [backend for backend in backends if max(measure(backend).values()) < math.inf]
     rounds, spent = 0, 0.0
     while left and (rounds < ROUNDS or spent < ENOUGH):
         hopeless = max(map(speed, left)) / HOPELESS
-        for machine in left:
-            if rounds < 2 or speed(machine) > hopeless:
-                for images, duration in measure(machine).items():
-                    durations[machine][images] = min(durations[machine][images], duration)
+        for backend in left:
+            if rounds < 2 or speed(backend) > hopeless:
+                for images, duration in measure(backend).items():
+                    durations[backend][images] = min(durations[backend][images], duration)
                     spent += duration
         rounds += 1
-    return {machine: speed(machine) for machine in machines}
+    return {backend: speed(backend) for backend in backends}
 
 
-def sizes(trial: Trial, machine: Machine) -> tuple[int, int]:
+def sizes(trial: Trial, backend: Backend) -> tuple[int, int]:
     """Of two batches: so few images that a pass takes no longer than it must, by the first pass, and a quarter of that.
 
     Where there are no more than two images, both have these.
     """
-    trial.arrange(machine)
-    trial.seconds(machine, 2)
+    trial.arrange(backend)
+    trial.seconds(backend, 2)
     most = len(trial.images)
     many = min(FEWEST, most)
-    while many < most and trial.seconds(machine, many) < LONG_ENOUGH:
+    while many < most and trial.seconds(backend, many) < LONG_ENOUGH:
         many = min(4 * many, most)
     return max(2, many // 4), many
 
@@ -135,7 +140,7 @@ def extrapolated(seconds: dict[int, float], batch_size: int) -> float:
     return batch_size / (long + (batch_size - many) * min(max(each, (1 - STEADY) * share), share))
 
 
-def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machine, float]:
+def one_after_the_other(backends: Sequence[Backend], trial: Trial) -> dict[Backend, float]:
     """Images a second of each candidate with all images, its passes recorded where those of training are.
 
     The weights must stay where they are from the first pass that is recorded to the last that is replayed. A candidate
@@ -144,22 +149,22 @@ def one_after_the_other(machines: Sequence[Machine], trial: Trial) -> dict[Machi
     """
     images, speeds = len(trial.images), {}
     quickest = math.inf
-    for machine in machines:
-        trial.arrange(machine)
-        graphs = CudaGraphs(tell=unheard) if trial.train_step.graphs else None
-        durations = [trial.seconds(machine, images, graphs)]
+    for backend in backends:
+        trial.arrange(backend)
+        graphs = CudaGraphs(log=unheard) if trial.train_step.graphs else None
+        durations = [trial.seconds(backend, images, graphs)]
         if durations[0] < math.inf:
-            durations = [trial.seconds(machine, images, graphs) for _ in range(WARM_UP - 1)]
+            durations = [trial.seconds(backend, images, graphs) for _ in range(WARM_UP - 1)]
             quickest = min(quickest, *durations)
             if min(durations) < HOPELESS * quickest:
-                trial.seconds(machine, images, graphs)  # which records
-                durations = [trial.seconds(machine, images, graphs) for _ in range(ROUNDS)]
-        speeds[machine] = images / min(durations)
+                trial.seconds(backend, images, graphs)  # which records
+                durations = [trial.seconds(backend, images, graphs) for _ in range(ROUNDS)]
+        speeds[backend] = images / min(durations)
         del graphs
         torch.cuda.empty_cache()  # what one way of computing leaves the next may have no use for
     return speeds
 
 
-def fastest(speeds: dict[Machine, float]) -> Machine:
+def fastest(speeds: dict[Backend, float]) -> Backend:
     """The first candidate that is about as fast as the fastest."""
-    return next(machine for machine, speed in speeds.items() if MARGIN * speed >= max(speeds.values()))
+    return next(backend for backend, speed in speeds.items() if MARGIN * speed >= max(speeds.values()))

@@ -8,11 +8,11 @@ from omegaconf import DictConfig
 
 from data.dataset import Splits
 from data.loader import TrainLoader
-from engine.build.auto import choose_machine, possible_machines, with_batch_size
+from engine.build.auto import choose_backend, possible_backends, with_batch_size
 from engine.build.objects import Loaders, instantiate, loaders, plain, splits, state, train_step
 from engine.config.schedule import make_schedule
 from engine.device.compile import compile_network
-from engine.device.device import Machine
+from engine.device.device import Backend
 from engine.device.versions import versions
 from engine.distributed.ranks import ALONE, Ranks
 from engine.evaluation.evaluate import Evaluation
@@ -30,16 +30,16 @@ from engine.training.state import TrainState
 from engine.training.step import TrainStep
 
 
-def judge(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]], None]:
+def pruning_callback(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]], None]:
     """What decides before each epoch whether a run goes on: its study, if it is a trial of one."""
     options = plain(sweeper)
     if options.get("trial") is None:
-        return study.nobody
+        return study.never_prune
     names = ("storage", "study_name", "trial", "pruner", "n_startup_trials", "n_warmup_epochs")
-    return study.judge(**{name: options[name] for name in names})
+    return study.pruning_callback(**{name: options[name] for name in names})
 
 
-def description(config: DictConfig, splits: Splits, machine: Machine, train: TrainLoader) -> dict[str, Any]:
+def description(config: DictConfig, splits: Splits, backend: Backend, train: TrainLoader) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "config": plain(config),
@@ -47,8 +47,8 @@ def description(config: DictConfig, splits: Splits, machine: Machine, train: Tra
         "image_shape": list(splits.train.images.shape[1:]),
         "mean": list(splits.mean),
         "std": list(splits.std),
-        "precision": machine.precision.name,
-        "memory_format": machine.memory_format_name,
+        "precision": backend.precision.name,
+        "memory_format": backend.memory_format_name,
         "batch_size": train.batch_size,
         "steps_per_epoch": len(train),
         "versions": versions(),
@@ -63,8 +63,8 @@ class Parts:
     test image.
     """
 
-    machine: Machine
-    speeds: dict[Machine, float]
+    backend: Backend
+    speeds: dict[Backend, float]
     splits: Splits
     state: TrainState
     loaders: Loaders
@@ -75,7 +75,9 @@ class Parts:
     max_epochs: int
     roll_back: bool
 
-    def fit(self, log: RunLog, *, judge: Callable[[Sequence[dict[str, Any]]], None] = study.nobody) -> None:
+    def fit(
+        self, log: RunLog, *, pruning_callback: Callable[[Sequence[dict[str, Any]]], None] = study.never_prune
+    ) -> None:
         """Train to the end (engine/training/fit.py), and keep the figures in `log`."""
         fit(
             self.state,
@@ -86,7 +88,7 @@ class Parts:
             log=log,
             checkpoints=self.checkpoints,
             roll_back=self.roll_back,
-            judge=judge,
+            pruning_callback=pruning_callback,
         )
 
     def final_test(self) -> tuple[dict[str, Any], Evaluation]:
@@ -96,7 +98,7 @@ class Parts:
             self.loaders.test,
             checkpoints=self.checkpoints,
             steps_per_epoch=len(self.loaders.train),
-            precision=self.machine.precision,
+            precision=self.backend.precision,
             views=self.views,
             ranks=self.ranks,
         )
@@ -108,22 +110,22 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
     """
     ranks = ranks or ALONE
-    saved, _ = ranks.of_first(lambda: read_newest(run) if config.resume else (None, None))
+    saved, _ = ranks.broadcast_from_main(lambda: read_newest(run) if config.resume else (None, None))
     with described():
-        possible = possible_machines(config, saved)  # before the data are read, or even downloaded
+        possible = possible_backends(config, saved)  # before the data are read, or even downloaded
     begins_anew = saved is None and config.init_from is not None
     pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
-    machine, speeds = choose_machine(config, images, possible, ranks)
-    training = state(config, images, machine, pretrained=pretrained, ranks=ranks)
-    batches = loaders(config, images, machine, ranks)
-    step = train_step(config, machine, ranks, batches.train)
+    backend, speeds = choose_backend(config, images, possible, ranks)
+    training = state(config, images, backend, pretrained=pretrained, ranks=ranks)
+    batches = loaders(config, images, backend, ranks)
+    step = train_step(config, backend, ranks, batches.train)
     training.schedule = make_schedule(config, steps_per_epoch=len(batches.train))
     trainer = config.trainer
     checkpoints = Checkpoints(
         run,
-        description(given, images, machine, batches.train),
+        description(given, images, backend, batches.train),
         minutes=trainer.checkpoint_minutes,
         steps=trainer.checkpoint_every_steps,
         ranks=ranks,
@@ -138,7 +140,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     if trainer.compile:
         compile_network(training.model)
     return Parts(
-        machine=machine,
+        backend=backend,
         speeds=speeds,
         splits=images,
         state=training,

@@ -32,8 +32,8 @@ from engine.config.resume import going_on, in_its_own_directory, with_resumed
 from engine.run.console import end_once_unread
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
-from engine.run.exit import leave
-from engine.run.process import has_begun_again, is_one_of_several, leads, over
+from engine.run.exit import exit_with_error
+from engine.run.process import has_begun_again, is_main_process, is_one_of_several, over
 
 TIMEOUTS = 1000  # how often a job on SLURM may use up its time: each time it resumes from its checkpoint
 
@@ -68,13 +68,13 @@ def command_line(config_name: str) -> list[DictConfig]:
             raise CommandError(f"--package {arguments.package}: no such key")
         if to_run:
             check_processes(configs, config_name, arguments)
-        if to_run and config_name == "config" and leads():
+        if to_run and config_name == "config" and is_main_process():
             check_directories(configs, multirun=arguments.multirun)
     except MISTAKES as error:
-        leave(error)
+        exit_with_error(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     directory = in_its_own_directory(overrides)
-    if not leads():  # the first rank's directory is theirs, and they write nothing
+    if not is_main_process():  # the first rank's directory is theirs, and they write nothing
         overrides = [word for word in overrides if key_of(word) != "hydra.run.dir"]
         directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     sys.argv[1:] = [*flags, *overrides, *directory]

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config.identity import difference
 from engine.config.overrides import MISTAKES, key_of, parse
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
 from engine.run.exit import reason
-from engine.run.process import leads
+from engine.run.process import is_main_process
 
 AUTO = "auto"
 
@@ -60,9 +60,9 @@ def newest_unfinished(overrides: Sequence[str]) -> list[str]:
     runs = [run for run in map(RunDirectory, directories) if run.newest and run.overrides.is_file()]
     newest_first = sorted(runs, key=lambda run: run.newest.stat().st_mtime, reverse=True)
     found = next((run for run in newest_first if run.status != "finished" and is_same(run, wanted)), None)
-    if leads():
+    if is_main_process():
         what = f"going on with {found}" if found else "there is no unfinished run of these settings, a new one begins"
-        tell(f"resume=auto: {what}")
+        echo(f"resume=auto: {what}")
     return in_place_of_directory(overrides, found) if found else list(overrides)
 
 

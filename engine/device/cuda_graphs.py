@@ -50,8 +50,8 @@ class CudaGraphs:
     anything in main memory that changes from step to step.
     """
 
-    def __init__(self, *, tell: Callable[[str], None] = say):
-        self.tell = tell
+    def __init__(self, *, log: Callable[[str], None] = say):
+        self.log = log
         self.seen: dict[Hashable, int] = {}
         self.recordings: dict[Hashable, Recording] = {}
         self.stream: torch.cuda.Stream | None = None
@@ -131,5 +131,5 @@ class CudaGraphs:
     def refuse(self, reason: str) -> None:
         """Record nothing from now on."""
         if self.can_record:
-            self.tell(f"steps cannot be recorded ({reason}): their kernels are started one by one")
+            self.log(f"steps cannot be recorded ({reason}): their kernels are started one by one")
         self.can_record = False

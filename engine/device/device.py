@@ -29,7 +29,7 @@ def describe_device(device: torch.device) -> str:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Backend:
     """Where and how a run computes."""
 
     device: torch.device
@@ -55,13 +55,13 @@ def wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def machines(device: torch.device, *, precision: str, memory_format: str) -> list[Machine]:
+def backends(device: torch.device, *, precision: str, memory_format: str) -> list[Backend]:
     """Every way to compute on a device that a precision and a memory format leave open, each given or "auto".
 
     The first is what mostly is fastest. Raises DeviceError.
     """
     return [
-        Machine(device, choose_precision(name, device), order)
+        Backend(device, choose_precision(name, device), order)
         for name in (precisions(device) if precision == "auto" else [precision])
         for order in (MEMORY_FORMATS if memory_format == "auto" else [memory_format])
     ]

@@ -21,8 +21,8 @@ from engine.config.resume import quoted
 from engine.device.memory import memory_explained
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.run.exit import leave
-from engine.run.process import LAUNCH, is_one_of_several, leads, over
+from engine.run.exit import exit_with_error
+from engine.run.process import LAUNCH, is_main_process, is_one_of_several, over
 from engine.run.signals import Interrupted, Signals
 
 
@@ -47,7 +47,7 @@ def launch(configs: Sequence[DictConfig]) -> None:
                 run(config, devices, place)
             raise SystemExit(0)
     except RunError as error:
-        leave(error)
+        exit_with_error(error)
     except Interrupted as interruption:
         raise SystemExit(interruption.exit_status) from None
 
@@ -59,11 +59,11 @@ def joined(run: RunDirectory, device: str, model: str) -> Iterator[tuple[RunDire
     The first of them holds the run's directory, and all get its name. Where there is not memory enough for `model`,
     OutOfMemory says so.
     """
-    with run.in_use() if leads() else nullcontext(), memory_explained(f"model={model}"):
+    with run.in_use() if is_main_process() else nullcontext(), memory_explained(f"model={model}"):
         from engine.distributed import ranks
 
         with ranks.joined(device) as ranks:
-            yield ranks.of_first(lambda: run), ranks
+            yield ranks.broadcast_from_main(lambda: run), ranks
 
 
 def count_devices(config: DictConfig) -> int:
@@ -116,5 +116,5 @@ def run(config: DictConfig, devices: int, place: str) -> None:
         died = failure.exitcode < 0
         how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else "ended with an error"
         directory = RunDirectory(Path(config.resume or config.hydra.run.dir))
-        what_next = f"; to resume: {directory.to_go_on}" if directory.newest else ""
+        what_next = f"; to resume: {directory.resume_command}" if directory.newest else ""
         raise Ended(f"process {rank} of {devices} {how}{what_next}") from None

@@ -21,7 +21,7 @@ from engine.device.buffers import keep_buffers
 from engine.device.device import choose_device
 from engine.device.seeds import random_states, restore_random_states, seed_everything
 from engine.run.errors import DeviceError, RunError
-from engine.run.process import LAUNCH, is_one_of_several, leads
+from engine.run.process import LAUNCH, is_main_process, is_one_of_several
 
 TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer: the first may be trying ways to compute meanwhile
 
@@ -45,11 +45,11 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    words: Any = None  # the group for short messages, which so need not wait behind gradients
+    cpu_group: Any = None  # the group for short messages, which so need not wait behind gradients
     asked: tuple[Any, Tensor] | None = None  # what is on its way between them
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the rank that writes and speaks."""
         return self.rank == 0
 
@@ -64,26 +64,26 @@ class Ranks:
         if self.size == 1:
             return values
         together = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        dist.all_reduce(together, group=self.words)
+        dist.all_reduce(together, group=self.cpu_group)
         return together.tolist()
 
-    def of_first(self, make: Callable[[], Value]) -> Value:
+    def broadcast_from_main(self, make: Callable[[], Value]) -> Value:
         """What `make` returns on the first rank, on all of them: plain values, tensors. The others do not call it."""
         if self.size == 1:
             return make()
-        box = [make() if self.leads else None]
-        dist.broadcast_object_list(box, src=0, group=self.words)
+        box = [make() if self.is_main_process else None]
+        dist.broadcast_object_list(box, src=0, group=self.cpu_group)
         return box[0]
 
-    def gathered(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in their order."""
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, value, group=self.words)
+        dist.all_gather_object(box, value, group=self.cpu_group)
         return box
 
-    def agreed(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
+    def all_reduce_max(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
         """The highest signal that any rank has got, if one has, and whether anything is due on any of them.
 
         Asked after each step, it answers with what all knew a step before, which has reached everybody
@@ -92,7 +92,7 @@ class Ranks:
         if self.size == 1:
             return signal, due
         note = torch.tensor([signal or 0, int(due)])
-        before, self.asked = self.asked, (dist.all_reduce(note, dist.ReduceOp.MAX, self.words, async_op=True), note)
+        before, self.asked = self.asked, (dist.all_reduce(note, dist.ReduceOp.MAX, self.cpu_group, async_op=True), note)
         if before is None:
             return None, False
         work, answer = before
@@ -100,9 +100,9 @@ class Ranks:
         number, is_due = answer.tolist()
         return number or None, bool(is_due)
 
-    def highest(self, signal: int | None) -> int | None:
+    def highest_signal(self, signal: int | None) -> int | None:
         """The highest signal that any rank has got by now, if one has."""
-        return max(filter(None, self.gathered(signal)), default=None)
+        return max(filter(None, self.all_gather(signal)), default=None)
 
     def replica(self, model: nn.Module, images: Tensor) -> nn.Module:
         """`model` such that its backward pass leaves the mean of all ranks' gradients.
@@ -173,7 +173,7 @@ def joined(device: str) -> Iterator[Ranks]:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             lost = RankLost(f"another process of this run has ended, or cannot be reached: {first_line(error)}")
             # The project's own launcher says which it was, unless that was on another machine.
-            lost.is_said = not is_first_here() if are_machines() else LAUNCH in os.environ or not leads()
+            lost.is_said = not is_first_here() if are_machines() else LAUNCH in os.environ or not is_main_process()
             raise lost from error
         raise
     finally:

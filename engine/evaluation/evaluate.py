@@ -45,7 +45,7 @@ def evaluate(
     loss, correct, top5, seen = 0.0, 0, 0, 0
     predicted, confidence = [], []
     for logits, labels in batches_of_answers(model, batches, precision, views):
-        place = places(logits, labels)
+        place = label_rank(logits, labels)
         loss, seen = loss + F.cross_entropy(logits, labels, reduction="sum"), seen + len(labels)
         correct, top5 = correct + (place < 1).sum(), top5 + (place < 5).sum()
         predicted.append(logits.argmax(1))
@@ -61,7 +61,7 @@ def evaluate(
     )
 
 
-def places(logits: Tensor, labels: Tensor) -> Tensor:
+def label_rank(logits: Tensor, labels: Tensor) -> Tensor:
     """At which place each image's class stands among all, by its logit: 0 is the first; int64 [B].
 
     Equal logits, which are frequent in bf16, stand in the order of the classes, so that evaluation comes to
@@ -73,7 +73,7 @@ def places(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def answers(
+def predict(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,

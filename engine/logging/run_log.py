@@ -17,7 +17,7 @@ from engine.logging.events import EventFile
 from engine.run.console import Console, duration, percent, say
 from engine.run.directory import RunDirectory, write_json, write_text
 from engine.run.errors import Pruned
-from engine.run.process import leads
+from engine.run.process import is_main_process
 from engine.run.records import suffix
 
 REFRESH_SECONDS = 0.5
@@ -66,7 +66,7 @@ class RunLog:
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
         """Write something that a run can do without; if that fails, say so, but only once in a row."""
-        if not leads():
+        if not is_main_process():
             return True
         try:
             self.run.provide()
@@ -148,7 +148,7 @@ class RunLog:
         epoch, first_step = divmod(step, steps)
         begun = shown = time.perf_counter()
         title = f"epoch {epoch + 1}/{max_epochs}"
-        hidden = None if leads() and not Console.label else True  # None: where there is no terminal
+        hidden = None if is_main_process() and not Console.label else True  # None: where there is no terminal
         with tqdm(desc=title, total=steps, initial=first_step, unit="step", leave=False, disable=hidden) as bar:
             for batch in batches:
                 yield batch

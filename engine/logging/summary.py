@@ -5,7 +5,7 @@ from typing import Any
 from engine.run.console import percent, say
 from engine.run.directory import RunDirectory
 from engine.run.errors import NotSaved
-from engine.run.process import leads
+from engine.run.process import is_main_process
 
 
 def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any] | None) -> None:
@@ -30,5 +30,5 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
 
 def require_kept(run: RunDirectory) -> None:
     """Raise NotSaved where the result that has been said could not be written."""
-    if leads() and run.status != "finished":
+    if is_main_process() and run.status != "finished":
         raise NotSaved(f"{run.result.name} of {run} could not be written: the result above is kept nowhere else")

@@ -14,7 +14,7 @@ import torch
 from data.dataset import Images
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.evaluation import metrics
-from engine.evaluation.evaluate import answers
+from engine.evaluation.evaluate import predict
 from engine.report.parts import watched
 from engine.run.errors import RunError
 
@@ -108,7 +108,7 @@ def plain(**figures: float) -> dict[str, float | None]:
 
 def examined(trained: Trained, images: EvalData, file: Path, name: str, *, held_out: bool = True) -> Examined:
     """Let a network answer, also on the images held out in its training unless these are of no matter."""
-    answers_to = partial(answers, trained.model, precision=trained.precision, views=trained.views)
+    answers_to = partial(predict, trained.model, precision=trained.precision, views=trained.views)
     begun = time.perf_counter()
     logits, labels = answers_to(watched(images.test, name, "batch"))
     seconds = time.perf_counter() - begun

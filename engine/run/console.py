@@ -7,12 +7,12 @@ import sys
 import textwrap
 from typing import TextIO
 
-from engine.run.process import leads
+from engine.run.process import is_main_process
 
 say = logging.getLogger("cifar").info
 
 
-def tell(text: str) -> None:
+def echo(text: str) -> None:
     """Print lines from where no logging is set up; once nobody reads them (`| head`), nothing."""
     try:
         print(text, flush=True)
@@ -51,7 +51,7 @@ class Console(logging.StreamHandler):
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
         """Called by logging before a line is written."""
-        return leads() and super().filter(record)
+        return is_main_process() and super().filter(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by logging where a line could not be written."""

@@ -83,7 +83,7 @@ class RunDirectory:
         return str(self) if relative.is_absolute() else next(iter(relative.parts), ".")
 
     @property
-    def to_go_on(self) -> str:
+    def resume_command(self) -> str:
         """The command that continues this run, as it can be typed."""
         if re.fullmatch(r"[\w./+-]+", str(self), re.ASCII):
             return f"python train.py resume={self}"

@@ -12,9 +12,9 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.run.console import one_line, say, tell
+from engine.run.console import echo, one_line, say
 from engine.run.directory import RunDirectory, which_sweep
-from engine.run.process import leads, note_over
+from engine.run.process import is_main_process, note_over
 from engine.run.signals import Interrupted, Signals
 
 LONGEST = 600  # characters of an answer
@@ -22,7 +22,7 @@ LONGEST = 600  # characters of an answer
 PATIENCE = 10  # seconds in which the first of several processes says what is wrong
 
 
-def leave(error: Exception) -> NoReturn:
+def exit_with_error(error: Exception) -> NoReturn:
     """Say what is wrong in one line on standard error and exit with its status: that of a RunError, else 2.
 
     Of several processes one says it.
@@ -30,9 +30,9 @@ def leave(error: Exception) -> NoReturn:
     status = getattr(error, "status", 2)
     if getattr(error, "is_final", True):
         note_over(status)
-    if not leads() and not hasattr(error, "is_said"):
+    if not is_main_process() and not hasattr(error, "is_said"):
         time.sleep(PATIENCE)  # what started them ends the first as soon as another has ended, said or not
-    if getattr(error, "is_said", not leads()):
+    if getattr(error, "is_said", not is_main_process()):
         raise SystemExit(status)
     said = one_line(" ".join(reason(error).split()))
     if len(said) > LONGEST:
@@ -54,7 +54,7 @@ def stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep: str 
     if sweep is not None:
         say(f"stopped; the same command with {which_sweep(Path(sweep))} goes on")
     elif run.newest:
-        say(f"stopped; to resume: {run.to_go_on}")
+        say(f"stopped; to resume: {run.resume_command}")
     else:
         say("stopped before the first step")
     raise SystemExit(status)
@@ -73,7 +73,7 @@ def stoppable(sweep: Callable[[], Path | None] = lambda: None) -> Iterator[None]
         if (directory := sweep()) is None:
             print(f"{program_name()}: stopped", file=sys.stderr)
         else:
-            tell(f"stopped; the same command with {which_sweep(directory)} goes on")
+            echo(f"stopped; the same command with {which_sweep(directory)} goes on")
         raise SystemExit(interruption.exit_status) from None
 
 

@@ -15,7 +15,7 @@ def is_one_of_several() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes and speaks: the first of several, or the only one."""
     return not is_one_of_several() or os.environ.get("RANK") == "0"
 

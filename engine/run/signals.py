@@ -40,14 +40,14 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._heed) for number in heeded}
+        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _heed(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         raise Interrupted(number)
 
 
@@ -57,14 +57,14 @@ class StopRequest(Signals):
     def __init__(self) -> None:
         self.signal: int | None = None
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self.since = number, time.monotonic()
         elif time.monotonic() - self.since > SAME:
-            super()._heed(number, frame)
+            super()._handle(number, frame)
 
 
-def heed(number: int | None) -> None:
+def raise_if_signalled(number: int | None) -> None:
     """Raise Interrupted if there is a signal."""
     if number is not None:
         raise Interrupted(number)

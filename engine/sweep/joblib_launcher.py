@@ -13,8 +13,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from engine.run.console import tell
-from engine.run.signals import STOPPING, Interrupted, StopRequest, heed
+from engine.run.console import echo
+from engine.run.signals import STOPPING, Interrupted, StopRequest, raise_if_signalled
 
 
 class Worker:
@@ -24,7 +24,7 @@ class Worker:
     asked = False
 
     @classmethod
-    def heed(cls, *_: object) -> None:
+    def stop(cls, *_: object) -> None:
         """End the job, which has written its checkpoint by now or not begun to train, and begin no other."""
         cls.asked = True
         if cls.busy:
@@ -34,11 +34,11 @@ class Worker:
 class HandOn(StopRequest):
     """Within, a signal is noted and handed on to the workers as SIGTERM; a second one raises Interrupted."""
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         is_first = self.signal is None
-        super()._heed(number, frame)
+        super()._handle(number, frame)
         if is_first:
-            tell("\nthe jobs write their checkpoints and end")
+            echo("\nthe jobs write their checkpoints and end")
             for worker in multiprocessing.active_children():
                 worker.terminate()
 
@@ -57,7 +57,7 @@ def attend() -> None:
             except Exception:  # of joblib, where a worker has ended before it was at its first job
                 if asked.signal is None:
                     raise
-        heed(asked.signal)
+        raise_if_signalled(asked.signal)
         return returned
 
     JoblibLauncher.launch, _core.execute_job = attended_launch, execute
@@ -68,7 +68,7 @@ def execute(*arguments: Any) -> JobReturn:
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
     for number in STOPPING:
-        signal.signal(number, Worker.heed if number == signal.SIGTERM else signal.SIG_IGN)
+        signal.signal(number, Worker.stop if number == signal.SIGTERM else signal.SIG_IGN)
     try:
         Worker.busy = True
         if not Worker.asked:

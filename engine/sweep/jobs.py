@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from engine.config.overrides import jobs
 from engine.device.memory import memory_explained
-from engine.run.console import Console, say, tell
+from engine.run.console import Console, echo, say
 from engine.run.directory import InUse, RunDirectory, which_sweep, write_json, write_text
 from engine.run.errors import Pruned
 from engine.run.exit import reason
@@ -152,10 +152,10 @@ def show(directory: Path) -> None:
     from engine.sweep import leaderboard, leaderboard_figures
 
     runs = leaderboard.read_runs(directory)
-    tell(f"\n{leaderboard.as_text(runs)}")
+    echo(f"\n{leaderboard.as_text(runs)}")
     if any(run.is_finished for run in runs):
         try:
             leaderboard_figures.write(runs, directory)
-            tell(f"\nwritten to {RunDirectory(directory)}: leaderboard.md, leaderboard.csv, pictures")
+            echo(f"\nwritten to {RunDirectory(directory)}: leaderboard.md, leaderboard.csv, pictures")
         except OSError as error:
-            tell(f"\n{RunDirectory(directory)}: nothing can be written there ({error.strerror})")
+            echo(f"\n{RunDirectory(directory)}: nothing can be written there ({error.strerror})")

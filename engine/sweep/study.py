@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.plotting import plot
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.errors import Pruned, RunError
 from engine.sweep import leaderboard
 
@@ -103,11 +103,11 @@ def trial_of(study: "optuna.Study", number: int) -> "optuna.Trial":
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
-def nobody(records: Sequence[Mapping[str, Any]]) -> None:
+def never_prune(records: Sequence[Mapping[str, Any]]) -> None:
     """What judges a run that belongs to no study."""
 
 
-def judge(
+def pruning_callback(
     *, storage: str, study_name: str, trial: int, pruner: str, n_startup_trials: int, n_warmup_epochs: int
 ) -> Callable[[Sequence[Mapping[str, Any]]], None]:
     """What tells the study the accuracies of a trial, epoch by epoch, and raises Pruned where it should end."""
@@ -223,7 +223,7 @@ class Search:
             said = f"val accuracy {100 * value:.2f} %" if run.is_finished else status
             best = self.best()
             so_far = f"; the best is {100 * best.value:.2f} % of trial {best.number}" if best else ""
-            tell(f"trial {number}: {said}{so_far}")
+            echo(f"trial {number}: {said}{so_far}")
 
     def best(self) -> "optuna.trial.FrozenTrial | None":
         """The trial with the highest accuracy; None before any is finished."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from engine.run.console import tell
+from engine.run.console import echo
 from engine.run.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ class LocalJobs:
 
     def stop(self) -> None:
         """End the jobs, each with a checkpoint, and wait until they have ended."""
-        tell("\nthe jobs write their checkpoints and end")
+        echo("\nthe jobs write their checkpoints and end")
         for process in self.begun:
             process.terminate()
         for process in self.begun:
@@ -63,7 +63,7 @@ def attend(lost: list[str]) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))  # jobs begin with another program than this
         if launcher._EXECUTOR == "local":  # which begins all jobs at once
             os.environ.setdefault("OMP_NUM_THREADS", str(max(joblib.cpu_count() // len(job_overrides), 1)))
-        tell(f"{len(job_overrides)} jobs are handed over; what they say is in {directory}/.submitit/")
+        echo(f"{len(job_overrides)} jobs are handed over; what they say is in {directory}/.submitit/")
         try:
             return launch(launcher, job_overrides, initial_job_idx)
         except (FailedJobError, ValueError) as error:  # sbatch refuses, or submitit does
@@ -73,7 +73,7 @@ def attend(lost: list[str]) -> None:
             if here.begun:
                 here.stop()
                 raise  # to which the program says how to go on (engine/run/exit.py)
-            tell(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}")
+            echo(f"\nno longer waiting for the jobs; their table: python -m engine.sweep {directory}")
             raise SystemExit(interruption.exit_status) from None
 
     def attended_results(job: Any) -> list[JobReturn]:

@@ -62,8 +62,8 @@ class Checkpoints:
         """
         content = {**self.description, "state": state.state_dict()}
         if self.ranks.size > 1:
-            content["random_of_ranks"] = self.ranks.gathered(content["state"]["random"])
-        self.is_saved = self.ranks.of_first(partial(self.try_to_write, name, content))
+            content["random_of_ranks"] = self.ranks.all_gather(content["state"]["random"])
+        self.is_saved = self.ranks.broadcast_from_main(partial(self.try_to_write, name, content))
         self.saved_at = time.monotonic()
 
     def try_to_write(self, name: str, content: dict[str, Any]) -> bool:
@@ -89,7 +89,7 @@ class Checkpoints:
         """
         if not state.best_epoch:
             return None
-        best = self.ranks.of_first(self.try_to_read_best)
+        best = self.ranks.broadcast_from_main(self.try_to_read_best)
         if best is None:
             return None
         if best["best_epoch"] != state.best_epoch:
@@ -109,7 +109,7 @@ class Checkpoints:
         rate, seconds = state.rate / 2, state.seconds
         if rate < SLOWEST:
             return False
-        content, _ = self.ranks.of_first(partial(read_newest, self.run))
+        content, _ = self.ranks.broadcast_from_main(partial(read_newest, self.run))
         self.put_back(state, content)
         state.rate = rate
         state.start_clock(seconds)
@@ -148,7 +148,7 @@ class Checkpoints:
         """
         own, saved = random_states(), content.get("random_of_ranks", [])
         state.load_state_dict(content["state"])
-        if not self.ranks.leads:
+        if not self.ranks.is_main_process:
             restore_random_states(saved[self.ranks.rank] if len(saved) == self.ranks.size else own)
 
 

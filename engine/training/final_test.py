@@ -42,8 +42,8 @@ def final_test(
         chosen = tested(state.model)
     chosen = replace(
         chosen,
-        predicted=torch.cat(ranks.gathered(chosen.predicted)),
-        confidence=torch.cat(ranks.gathered(chosen.confidence)),
+        predicted=torch.cat(ranks.all_gather(chosen.predicted)),
+        confidence=torch.cat(ranks.all_gather(chosen.confidence)),
     )
     figures = {
         "chosen_epoch": epoch,

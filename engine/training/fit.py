@@ -12,7 +12,7 @@ from engine.evaluation.evaluate import evaluate
 from engine.logging.run_log import RunLog
 from engine.run.errors import RunError
 from engine.run.records import suffix
-from engine.run.signals import StopRequest, heed
+from engine.run.signals import StopRequest, raise_if_signalled
 from engine.training.checkpoints import Checkpoints
 from engine.training.state import TrainState
 from engine.training.step import TrainStep, set_learning_rate
@@ -34,7 +34,7 @@ def fit(
     log: RunLog,
     checkpoints: Checkpoints,
     roll_back: bool,
-    judge: Callable[[Sequence[dict[str, Any]]], None],
+    pruning_callback: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
     """Train `state` until it has seen the images `max_epochs` times.
 
@@ -51,7 +51,7 @@ def fit(
         if roll_back and state.step == 0:
             checkpoints.save("last", state)
         while state.step < max_epochs * len(train):
-            judge(state.records)
+            pruning_callback(state.records)
             try:
                 record = train_epoch(
                     state, train, train_step, max_epochs=max_epochs, log=log, checkpoints=checkpoints, stop=stop
@@ -69,7 +69,7 @@ def fit(
             if "val" in after_epoch and state.is_best(record):
                 checkpoints.save("best", state)
             checkpoints.save("last", state)
-            heed(ranks.highest(stop.signal))
+            raise_if_signalled(ranks.highest_signal(stop.signal))
 
 
 def train_epoch(
@@ -94,11 +94,11 @@ def train_epoch(
         train_step(state, images, targets)
         for average in state.averages.values():
             average.update(state.model, epoch=state.step / steps)
-        signal, due = train_step.ranks.agreed(stop.signal, checkpoints.due(state.step))
+        signal, due = train_step.ranks.all_reduce_max(stop.signal, checkpoints.due(state.step))
         if state.step % steps and (signal or due):
             require_finite(state, epoch_record(state, train), is_over=False)
             checkpoints.save("last", state)
-            heed(signal)
+            raise_if_signalled(signal)
     record = epoch_record(state, train)
     require_finite(state, record)
     record |= {name: norm for name, norm in state.norms().items() if math.isfinite(norm)}

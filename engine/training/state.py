@@ -119,7 +119,7 @@ class TrainState:
     def feed_schedule(self, record: dict[str, Any]) -> None:
         """Show an epoch's figures to the schedule, if it is one that looks at them."""
         if fed := fed_part(self.schedule):
-            fed.observe(record)
+            fed.step(record)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain values."""

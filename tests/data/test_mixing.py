@@ -156,7 +156,10 @@ def test_a_mixing_leaves_its_input_alone_and_keeps_the_memory_format(mixing):
 def test_mixed_targets_give_the_mixture_of_the_losses(option):
     """Equal to what the papers' code computes: share * loss(image's label) + (1 - share) * loss(partner's)."""
     config = composed(f"regularization=[{option}]", "trainer.device=cpu")
-    mixing, step = instantiate(config.mixing[option]), objects.train_step(config, auto.possible_machines(config)[0])
+    mixing, step = (
+        instantiate(config.mixing[option]),
+        objects.train_step(config, auto.possible_backends(config)[0]),
+    )
     images, targets, partners = batch()
     numbers = torch.tensor([[0.3, 0.5, 0.5][: 1 if option == "mixup" else 3]])
     _, mixed = mixing(images, targets, partners, numbers)

@@ -13,7 +13,7 @@ from torch.utils.tensorboard.summary import scalar
 
 from engine.build import batch_size, objects
 from engine.build.batch_size import largest_batch
-from engine.device.device import machines
+from engine.device.device import backends
 from engine.device.memory import OutOfMemory, memory_explained
 from engine.logging.events import EventFile
 from engine.logging.run_log import RunLog
@@ -283,17 +283,17 @@ def test_other_errors_are_not():
 def trial(*overrides: str):
     """A state, a step and a machine."""
     config = composed("model=resnet20", "trainer.batch_size=16", "trainer.device=cpu", "dataset=shapes", *overrides)
-    (machine,) = machines(torch.device("cpu"), precision="fp32", memory_format="channels_last")
+    (backend,) = backends(torch.device("cpu"), precision="fp32", memory_format="channels_last")
     splits = objects.splits(config)
-    return objects.state(config, splits, machine), objects.train_step(config, machine), machine
+    return objects.state(config, splits, backend), objects.train_step(config, backend), backend
 
 
 def test_the_largest_batch_grows_with_the_memory_and_leaves_32_steps(monkeypatch):
-    state, step, machine = trial("dataset.train_size=100")
+    state, step, backend = trial("dataset.train_size=100")
     shape, found = torch.Size([3, 32, 32]), []
     for gibibytes in (0.01, 1, 2, 4, 1000):
         monkeypatch.setattr(batch_size, "free_bytes", lambda _, gibibytes=gibibytes: gibibytes * 2**30)
-        found.append(largest_batch(state, step, machine, image_shape=shape, count=50_000))
+        found.append(largest_batch(state, step, backend, image_shape=shape, count=50_000))
     assert found[0] == batch_size.SMALLEST
     assert found == sorted(found)
     assert found[2] == 2 * found[1]
@@ -302,9 +302,9 @@ def test_the_largest_batch_grows_with_the_memory_and_leaves_32_steps(monkeypatch
 
 def test_what_a_step_keeps_is_as_much_as_its_activations():
     """ResNet-20 keeps of an image in fp32 the input of each convolution and norm and the output of each ReLU."""
-    state, step, machine = trial("dataset.train_size=100")
+    state, step, backend = trial("dataset.train_size=100")
     two, four = (
-        batch_size.kept_bytes(state, step, machine, batch_size.images(machine, torch.Size([3, 32, 32]), size))
+        batch_size.kept_bytes(state, step, backend, batch_size.images(backend, torch.Size([3, 32, 32]), size))
         for size in (2, 4)
     )
     # The image, what 19 ReLUs yield (the inputs of the other convolutions among them), and the inputs of 19 norms.

@@ -140,7 +140,7 @@ def test_of_several_processes_the_answers_of_all_are_shown(tmp_path):
     """Each sees a share of the test images; what the second says is made up here."""
 
     class Two(Ranks):
-        def gathered(self, value):
+        def all_gather(self, value):
             return [value, value.flip(0)]
 
     parts = training.parts(composed(*SMALL), RunDirectory(tmp_path), keep_data=True)

@@ -293,7 +293,7 @@ def test_plateau_equals_torch_epoch_by_epoch(metric, values, gamma, patience, th
         eps=0,
     )
     for epoch, value in enumerate(values, 1):
-        ours.observe(record(epoch, metric, value))
+        ours.step(record(epoch, metric, value))
         theirs.step(value)
         assert ours(epoch) == optimizer.param_groups[0]["lr"], epoch
 
@@ -302,7 +302,7 @@ def test_plateau_waits_then_falls():
     schedule = plateau(patience=2)
     factors = []
     for epoch, loss in enumerate([2, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5], 1):
-        schedule.observe(record(epoch, "loss", loss))
+        schedule.step(record(epoch, "loss", loss))
         factors.append(schedule(epoch))
     assert factors == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01])
 
@@ -310,7 +310,7 @@ def test_plateau_waits_then_falls():
 def test_plateau_looks_at_the_training_where_nothing_is_held_out():
     schedule = plateau(patience=0)
     for epoch in (1, 2):
-        schedule.observe({"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5})
+        schedule.step({"epoch": epoch, "train_loss": 1.0, "train_accuracy": 0.5})
     assert schedule(2) == 0.1
 
 
@@ -319,9 +319,9 @@ def test_plateau_does_not_count_its_warmup():
     fed = fed_part(schedule)
     for epoch in (1, 2, 3, 4):
         assert schedule(epoch - 1) == pytest.approx(min(1, (epoch - 1) / 3))
-        fed.observe(record(epoch, "loss", 1))
+        fed.step(record(epoch, "loss", 1))
     assert schedule(4) == 1, "epoch 4 is the first that counts"
-    fed.observe(record(5, "loss", 1))
+    fed.step(record(5, "loss", 1))
     assert schedule(5) == pytest.approx(0.1)
 
 
@@ -330,8 +330,8 @@ def test_plateau_goes_on_from_its_state():
     for cut in range(len(losses)):
         first, second, third = (plateau(patience=1, cooldown=2) for _ in range(3))
         for epoch, loss in enumerate(losses):
-            first.observe(record(epoch + 1, "loss", loss))
-            (second if epoch < cut else third).observe(record(epoch + 1, "loss", loss))
+            first.step(record(epoch + 1, "loss", loss))
+            (second if epoch < cut else third).step(record(epoch + 1, "loss", loss))
             if epoch == cut - 1:
                 third.load_state_dict(second.state_dict())
         assert third == first, cut

@@ -31,14 +31,14 @@ def train_a_step(*overrides: str) -> torch.Tensor:
 def step_of(config: DictConfig) -> torch.Tensor:
     """One step of a configuration; the change of the weights."""
     torch.manual_seed(config.seed)
-    machine, splits = auto.possible_machines(config)[0], tiny_splits()
-    state = objects.state(config, splits, machine)
-    train = objects.loaders(config, splits, machine).train
+    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    state = objects.state(config, splits, backend)
+    train = objects.loaders(config, splits, backend).train
     before = torch.cat([parameter.detach().clone().flatten() for parameter in state.model.parameters()])
     state.model.train()
     images, targets = next(train.epoch(0))
     set_learning_rate(state.optimizer, make_schedule(config)(1))
-    objects.train_step(config, machine)(state, images, targets)
+    objects.train_step(config, backend)(state, images, targets)
     assert state.totals.isfinite().all()
     change = torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()]) - before
     assert change.isfinite().all()

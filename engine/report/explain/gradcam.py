@@ -19,7 +19,7 @@ from data.loader import Normalize
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.device.precision import Precision
 from engine.evaluation import metrics
-from engine.evaluation.evaluate import answers
+from engine.evaluation.evaluate import predict
 from engine.report.explain.chosen import first_of_each, shown_classes
 from engine.report.parts import Part, Section, Tile, embedded_pixels, watched
 from engine.run.console import percent
@@ -85,7 +85,7 @@ def class_maps(model: nn.Module, images: Tensor, classes: Tensor) -> tuple[Tenso
 
 
 @dataclass(frozen=True)
-class Looked:
+class GradCamResult:
     """A test image by its number, what it is, what it was taken for with which probability, and maps by their class.
 
     Maps, float64 [h, w], go from 0 to 1, their largest value, in DECIMALS; where nothing speaks for the class all is 0.
@@ -114,7 +114,7 @@ def grad_cam(trained: Trained, images: EvalData) -> Part:
     precision = Precision("fp32", trained.precision.device)
     precision.set_fp32_products()  # which training, or another network, may have had otherwise
     batches = watched(images.test, "Grad-CAM", "batch")
-    logits, labels = (values.numpy() for values in answers(trained.model, batches, precision=precision))
+    logits, labels = (values.numpy() for values in predict(trained.model, batches, precision=precision))
     taken = metrics.predicted(logits)
     answered = np.where(taken == labels, labels, -1)
     firsts = first_of_each(answered, shown_classes(labels, len(trained.classes)), RIGHT)
@@ -130,14 +130,16 @@ def grad_cam(trained: Trained, images: EvalData) -> Part:
     )
 
 
-def looks(trained: Trained, images: Images, logits: np.ndarray, numbers: Sequence[int]) -> tuple[list[Looked], str]:
+def looks(
+    trained: Trained, images: Images, logits: np.ndarray, numbers: Sequence[int]
+) -> tuple[list[GradCamResult], str]:
     """What the images of these numbers were taken for, with the maps for that and for what they are; their place."""
     names, labels, taken = trained.classes, images.labels.tolist(), metrics.predicted(logits).tolist()
     sure = np.exp(metrics.log_probabilities(logits).max(1))
     asked = [(number, name) for number in numbers for name in dict.fromkeys((taken[number], labels[number]))]
     maps, place = asked_maps(trained.model, images, trained.normalize, asked)
     looked = [
-        Looked(
+        GradCamResult(
             number=number,
             label=names[labels[number]],
             taken=names[taken[number]],
@@ -164,7 +166,9 @@ def asked_maps(
     return found, place
 
 
-def sections(right: Sequence[Looked], wrong: Sequence[Looked], images: Images, place: str) -> Iterator[Section]:
+def sections(
+    right: Sequence[GradCamResult], wrong: Sequence[GradCamResult], images: Images, place: str
+) -> Iterator[Section]:
     """Tiles of the images, with how to read them."""
     note = (
         f"Bright: what in the network's last maps ({place}) raises the logit of the class (Grad-CAM). Each map "
@@ -179,7 +183,7 @@ def sections(right: Sequence[Looked], wrong: Sequence[Looked], images: Images, p
         yield Section("Where it looks: surest mistakes", first + note, tiles=[tile(one, images) for one in wrong])
 
 
-def tile(looked: Looked, images: Images) -> Tile:
+def tile(looked: GradCamResult, images: Images) -> Tile:
     """An image with its maps, what it is, what it was taken for if that differs, and how surely."""
     pixels = images.images[looked.number].cpu()
     pixels = F.avg_pool2d(pixels.float(), -(-max(pixels.shape[1:]) // LARGEST)).round().to(torch.uint8).numpy()

@@ -15,7 +15,7 @@ from engine.config.command import initialized
 from engine.config.overrides import parse
 from engine.config.schedule import make_schedule
 from engine.config.schema import BOUND, LIST, keys_of_files, known_keys
-from engine.device.device import machines
+from engine.device.device import backends
 from engine.run.errors import CommandError, RunError
 from engine.training.step import set_learning_rate
 from tests.support.runs import composed, option_names
@@ -83,17 +83,17 @@ def build_network(config: DictConfig) -> None:
 def train_a_step(config: DictConfig) -> None:
     """Build everything else around a small network, and take a step."""
     with suppress(RunError):  # where this machine has no GPU
-        auto.possible_machines(config)
-    machine = machines(torch.device("cpu"), precision="fp32", memory_format="contiguous")[0]
+        auto.possible_backends(config)
+    backend = backends(torch.device("cpu"), precision="fp32", memory_format="contiguous")[0]
     config = OmegaConf.merge(config, {"trainer": {"device": "cpu"}})
     OmegaConf.set_struct(config, False)
     config.model = composed("model=lenet5").model
-    state, loaders = objects.state(config, SPLITS, machine), objects.loaders(config, SPLITS, machine)
+    state, loaders = objects.state(config, SPLITS, backend), objects.loaders(config, SPLITS, backend)
     schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
     for share in (0, 0.3, 1):
         set_learning_rate(state.optimizer, schedule(share * config.trainer.max_epochs))
     for images, targets in loaders.train.epoch(0):
-        objects.train_step(config, machine)(state, images, targets)
+        objects.train_step(config, backend)(state, images, targets)
         break
     for average in state.averages.values():
         average.update(state.model, epoch=1)

@@ -46,9 +46,9 @@ def test_a_regularizer_makes_another_step(option):
 def test_an_optimizer_follows_every_schedule(option):
     """From one to the next in the middle of their epochs, with what it remembers; the rate is what it is told."""
     config = composed("model=lenet5", f"optimizer={option}", "trainer.device=cpu", "trainer.batch_size=4")
-    machine, splits = auto.possible_machines(config)[0], tiny_splits()
-    state, train_step = objects.state(config, splits, machine), objects.train_step(config, machine)
-    images, targets = next(objects.loaders(config, splits, machine).train.epoch(0))
+    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    state, train_step = objects.state(config, splits, backend), objects.train_step(config, backend)
+    images, targets = next(objects.loaders(config, splits, backend).train.epoch(0))
     for name, schedule in schedules().items():
         before = [parameter.clone() for parameter in state.model.parameters()]
         set_learning_rate(state.optimizer, factor := 1e-3 * schedule(1.5))
@@ -151,12 +151,12 @@ def test_precisions_and_memory_formats(precision, memory_format):
 def test_image_operations_run_in_the_order_of_their_places(chosen):
     """Whatever the order on the command line; those at the same place by name."""
     config = composed(f"regularization=[{','.join(chosen)}]", "trainer.device=cpu")
-    train = objects.loaders(config, tiny_splits(), auto.possible_machines(config)[0]).train
+    train = objects.loaders(config, tiny_splits(), auto.possible_backends(config)[0]).train
     assert [type(operation).__name__ for operation in train.operations] == ["RandomCrop", "RandomFlip", "Cutout"]
     assert [type(mixing).__name__ for mixing in train.mixings] == ["CutMix", "Mixup"]
 
 
 def test_an_image_operation_can_be_left_out():
     config = composed("~augmentation.flip", "augmentation.crop.padding=2", "trainer.device=cpu")
-    train = objects.loaders(config, tiny_splits(), auto.possible_machines(config)[0]).train
+    train = objects.loaders(config, tiny_splits(), auto.possible_backends(config)[0]).train
     assert [operation.padding for operation in train.operations] == [2]

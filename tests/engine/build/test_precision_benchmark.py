@@ -10,7 +10,7 @@ import torch
 
 from engine.build import auto, from_checkpoint, objects, precision_benchmark
 from engine.device.cuda_graphs import WARM_UP, unheard
-from engine.device.device import Machine, machines
+from engine.device.device import Backend, backends
 from engine.device.precision import Precision, choose_precision, precisions
 from engine.run.errors import DeviceError
 from tests.support.runs import composed
@@ -19,7 +19,7 @@ from tests.support.steps import tiny_splits
 CPU = torch.device("cpu")
 AUTO = ("trainer.precision=auto", "trainer.memory_format=auto")
 WAYS = [
-    Machine(CPU, Precision(name, CPU), order) for name in ("bf16", "fp32") for order in ("channels_last", "contiguous")
+    Backend(CPU, Precision(name, CPU), order) for name in ("bf16", "fp32") for order in ("channels_last", "contiguous")
 ]
 
 
@@ -181,14 +181,14 @@ class Recorder:
     made: ClassVar[list["Recorder"]] = []
     factor = 1.0
 
-    def __init__(self, tell=None):
-        self.passes, self.tell = 0, tell
+    def __init__(self, log=None):
+        self.passes, self.log = 0, log
         Recorder.made.append(self)
 
-    def __call__(self, compute, model, images, targets):
+    def __call__(self, backend, model, images, targets):
         self.passes += 1
         Recorder.factor = 1.0 if self.passes <= WARM_UP else 9.0 if self.passes == WARM_UP + 1 else 0.25
-        return compute(images, targets)
+        return backend(images, targets)
 
 
 def measured_on_a_gpu(monkeypatch, seconds: dict[str, float], *, recorded: bool) -> tuple[list[float], list[str]]:
@@ -225,7 +225,7 @@ def test_on_a_gpu_what_counts_are_passes_that_are_replayed_where_training_replay
     speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.25, "fp32": 1.0}, recorded=True)
     assert speeds == pytest.approx([25.6, 25.6, 32, 32])
     assert len(Recorder.made) == 1 + len(WAYS)  # that of training, and one for each way
-    assert all(recorder.tell is unheard for recorder in Recorder.made[1:])
+    assert all(recorder.log is unheard for recorder in Recorder.made[1:])
     speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.0, "fp32": 2.0}, recorded=True)
     assert speeds == pytest.approx([32, 32, 4, 4])
 
@@ -249,8 +249,8 @@ def test_what_fp32_products_are_made_of_can_be_read_by_torch(name):
 
 def test_what_the_processor_can():
     assert precisions(CPU)[-1] == "fp32"
-    assert len(machines(CPU, precision="auto", memory_format="auto")) == 2 * len(precisions(CPU))
-    assert [str(way) for way in machines(CPU, precision="bf16", memory_format="contiguous")] == ["bf16 contiguous"]
+    assert len(backends(CPU, precision="auto", memory_format="auto")) == 2 * len(precisions(CPU))
+    assert [str(way) for way in backends(CPU, precision="bf16", memory_format="contiguous")] == ["bf16 contiguous"]
     for name in ("fp16", "tf32"):
         with pytest.raises(DeviceError, match=f"trainer.precision={name} needs a GPU"):
             choose_precision(name, CPU)
@@ -300,7 +300,7 @@ def test_what_a_mac_lacks_is_fp32_there(precision, monkeypatch):
     monkeypatch.setattr(auto, "choose_device", lambda _: torch.device("mps"))
     record = {"precision": precision, "memory_format": "contiguous"}
     record["config"] = {"trainer": {"precision": "auto", "memory_format": "auto"}}
-    (way,) = auto.possible_machines(composed(), record)
+    (way,) = auto.possible_backends(composed(), record)
     assert way.precision.name == ("fp32" if precision == "tf32" else "fp16")
 
 
@@ -310,7 +310,7 @@ def test_a_run_from_a_gpu_goes_on_upon_a_processor_in_fp32(precision):
     config = composed("trainer.device=cpu", f"trainer.precision={precision}", "trainer.memory_format=contiguous")
     for recorded in (precision, "fp32"):
         record = {"precision": recorded, "memory_format": "contiguous", "config": objects.plain(config)}
-        assert [str(way) for way in auto.possible_machines(config, record)] == ["fp32 contiguous"]
+        assert [str(way) for way in auto.possible_backends(config, record)] == ["fp32 contiguous"]
 
 
 def test_evaluation_computes_as_training_did(train, trials, no_trial):

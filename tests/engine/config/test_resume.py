@@ -83,10 +83,10 @@ def test_resumed_equals_undisturbed(undisturbed, train, monkeypatch, tmp_path, s
 def test_every_optimizer_resumes_from_its_state(optimizer):
     """Through the state of a run, as a checkpoint keeps it; the other network begins with other weights."""
     config = composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", f"optimizer={optimizer}")
-    machine, splits = auto.possible_machines(config)[0], tiny_splits()
-    train_step = objects.train_step(config, machine)
-    batches = list(objects.loaders(config, splits, machine).train.epoch(0))
-    first, second = objects.state(config, splits, machine), objects.state(config, splits, machine)
+    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    train_step = objects.train_step(config, backend)
+    batches = list(objects.loaders(config, splits, backend).train.epoch(0))
+    first, second = objects.state(config, splits, backend), objects.state(config, splits, backend)
     for state, seen in ((first, batches[:3]), (second, batches[5:6])):
         for batch in seen:
             train_step(state, *batch)
@@ -260,7 +260,7 @@ def test_another_depth_cannot_be_forced(train, capsys):
 )
 def test_the_command_that_goes_on_can_be_typed(directory, command):
     run = RunDirectory(Path(directory))
-    assert run.to_go_on == command
+    assert run.resume_command == command
     (parsed,) = OverridesParser.create().parse_overrides(shlex.split(command)[2:])
     assert parsed.value() == directory
 

@@ -67,8 +67,8 @@ def test_weights_and_optimizer_go_with_their_last_user():
     try:
         for option in option_names("optimizer"):
             config = composed("model=lenet5", "trainer.batch_size=8", "trainer.device=cpu", f"optimizer={option}")
-            machine, splits = auto.possible_machines(config)[0], tiny_splits()
-            state, step = objects.state(config, splits, machine), objects.train_step(config, machine)
+            backend, splits = auto.possible_backends(config)[0], tiny_splits()
+            state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
             step(state, torch.randn(4, 3, 32, 32), torch.zeros(4).long())
             references = [weakref.ref(state.optimizer), weakref.ref(next(state.model.parameters()))]
             del state

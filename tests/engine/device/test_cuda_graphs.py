@@ -15,11 +15,11 @@ class Recorded:
 
     too_large = ()
 
-    def __init__(self, compute, model, images, targets, pool):
+    def __init__(self, backend, model, images, targets, pool):
         if len(images) in self.too_large:
-            compute(images, targets)
+            backend(images, targets)
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
-        self.replay = compute
+        self.replay = backend
         self.graph = SimpleNamespace(pool=object)
 
 
@@ -28,15 +28,15 @@ class OnProcessor(CudaGraphs):
 
     def __init__(self):
         self.told, self.computed = [], []
-        super().__init__(tell=self.told.append)
+        super().__init__(log=self.told.append)
 
-    def aside(self, compute, images: Tensor, targets: Tensor) -> Tensor:
+    def aside(self, backend, images: Tensor, targets: Tensor) -> Tensor:
         self.computed.append("aside")
-        return compute(images, targets)
+        return backend(images, targets)
 
-    def watched(self, compute, images: Tensor, targets: Tensor) -> Tensor:
+    def watched(self, backend, images: Tensor, targets: Tensor) -> Tensor:
         self.computed.append("watched")
-        return compute(images, targets)
+        return backend(images, targets)
 
     def record(self, *arguments) -> None:
         self.computed.append("record")

@@ -61,11 +61,11 @@ class Sides:
     def __init__(self, *overrides: str):
         fixed = ("trainer.precision=bf16", "trainer.memory_format=channels_last", "trainer.device=cpu")
         config = composed("model=resnet20", "model.depths=[1,1,1]", "trainer.batch_size=8", *fixed, *overrides)
-        self.machine, splits = auto.possible_machines(config)[0], tiny_splits()
-        self.state = objects.state(config, splits, self.machine)
+        self.backend, splits = auto.possible_backends(config)[0], tiny_splits()
+        self.state = objects.state(config, splits, self.backend)
         self.state.model.train()
-        self.train = objects.loaders(config, splits, self.machine).train
-        self.step = objects.train_step(config, self.machine)
+        self.train = objects.loaders(config, splits, self.backend).train
+        self.step = objects.train_step(config, self.backend)
         self.batch = next(self.train.epoch(0))
 
     def ours(self) -> None:
@@ -75,7 +75,7 @@ class Sides:
     def bare(self) -> None:
         images, targets = self.batch
         self.state.optimizer.zero_grad()
-        with self.machine.precision.autocast():
+        with self.backend.precision.autocast():
             loss = self.step.loss(self.state.model(images), targets)
         loss.backward()
         self.state.optimizer.step()

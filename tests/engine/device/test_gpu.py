@@ -32,13 +32,13 @@ def parts(*overrides: str) -> tuple[TrainState, Loaders, TrainStep]:
     """A small run on the GPU: state, batches, step."""
     model = () if any(override.startswith("model=") for override in overrides) else ("model=resnet20",)
     config = composed("trainer.batch_size=8", "trainer.device=cuda", *model, *overrides)
-    machine, splits = auto.possible_machines(config)[0], tiny_splits()
-    auto.set_up(config, machine)
-    state, loaders = objects.state(config, splits, machine), objects.loaders(config, splits, machine)
+    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    auto.set_up(config, backend)
+    state, loaders = objects.state(config, splits, backend), objects.loaders(config, splits, backend)
     state.model.train()
     if config.trainer.compile:
         compile_network(state.model)
-    return state, loaders, objects.train_step(config, machine)
+    return state, loaders, objects.train_step(config, backend)
 
 
 def train_until_recorded(state: TrainState, loaders: Loaders, step: TrainStep) -> tuple[Tensor, Tensor]:
@@ -136,10 +136,10 @@ def test_evaluation_waits_for_the_gpu_only_at_its_end(tta):
     for batch_size in (5, 1000):
         given = f"trainer.eval_batch_size={batch_size}", f"tta={tta}"
         config = composed("model=resnet20", "trainer.device=cuda", *given)
-        machine, splits = auto.possible_machines(config)[0], tiny_splits()
-        state, loaders = objects.state(config, splits, machine), objects.loaders(config, splits, machine)
+        backend, splits = auto.possible_backends(config)[0], tiny_splits()
+        state, loaders = objects.state(config, splits, backend), objects.loaders(config, splits, backend)
         work = partial(
-            evaluate, state.model, loaders.test, precision=machine.precision, views=objects.instantiate(config.tta)
+            evaluate, state.model, loaders.test, precision=backend.precision, views=objects.instantiate(config.tta)
         )
         work()
         found.append(waits(work))
@@ -289,8 +289,8 @@ def test_what_cannot_be_recorded_is_computed_as_usual_and_said_once(caplog):
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_fp32_products_are_exact_unless_tf32_is_asked_for(precision):
     config = composed("trainer.device=cuda", f"trainer.precision={precision}")
-    (machine, *_) = auto.possible_machines(config)
-    machine.precision.set_fp32_products()
+    (backend, *_) = auto.possible_backends(config)
+    backend.precision.set_fp32_products()
     factors = torch.randn(2, 512, 512, device=CUDA)
     exact = factors[0].double() @ factors[1].double()
     error = ((factors[0] @ factors[1]).double() - exact).abs().max()
@@ -317,13 +317,13 @@ def test_a_batch_that_fits_is_found(train, monkeypatch):
 
 def test_a_batch_for_which_there_is_no_memory_is_told_from_one_that_fits():
     config = composed("trainer.device=cuda", "model=resnet20", "trainer.batch_size=8")
-    machine = auto.possible_machines(config)[0]
-    state, step = objects.state(config, tiny_splits(), machine), objects.train_step(config, machine)
+    backend = auto.possible_backends(config)[0]
+    state, step = objects.state(config, tiny_splits(), backend), objects.train_step(config, backend)
     shape = torch.Size((3, 32, 32))
-    assert fits(state, step, machine, shape, 64)
+    assert fits(state, step, backend, shape, 64)
     in_memory = torch.cuda.get_device_properties(0).total_memory // (3 * 32 * 32 * 4)  # of the input alone
-    assert not fits(state, step, machine, shape, in_memory)
-    assert fits(state, step, machine, shape, 64)
+    assert not fits(state, step, backend, shape, in_memory)
+    assert fits(state, step, backend, shape, 64)
 
 
 def test_a_deterministic_run_that_goes_on_ends_bitwise_as_one_that_was_never_interrupted(train, monkeypatch, tmp_path):

@@ -68,7 +68,7 @@ def test_flip_answers_an_image_and_its_mirror_image_alike():
 
 def test_figures_are_those_of_the_mean():
     images, labels, model = torch.randn(20, 3, SIZE, SIZE), torch.arange(20) % 10, network()
-    precision = auto.possible_machines(composed("trainer.device=cpu", "trainer.precision=fp32"))[0].precision
+    precision = auto.possible_backends(composed("trainer.device=cpu", "trainer.precision=fp32"))[0].precision
     figures = evaluate(model, [(images, labels)], precision=precision, views=views("tta=flip"))
     logits = (model(images) + model(images.flip(3))) / 2
     assert figures.loss == pytest.approx(F.cross_entropy(logits, labels).item())

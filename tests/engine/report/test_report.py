@@ -13,7 +13,7 @@ import torch
 import evaluate
 from data.dataset import Images
 from engine.evaluation import metrics
-from engine.evaluation.evaluate import places
+from engine.evaluation.evaluate import label_rank
 from engine.plotting import plot
 from engine.plotting.images import confusion
 from engine.report import figures, pictures, report, tables
@@ -250,9 +250,9 @@ def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsy
 
 def test_places_among_equal_logits_and_what_is_no_number():
     logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, float("nan"), 1.0]])
-    assert places(logits, torch.tensor([0, 1, 0, 1])).tolist() == [0, 1, 2, 3]
+    assert label_rank(logits, torch.tensor([0, 1, 0, 1])).tolist() == [0, 1, 2, 3]
     for kind in KINDS:
         values, labels = answers(kind)
-        found = places(torch.from_numpy(values), torch.from_numpy(labels))
+        found = label_rank(torch.from_numpy(values), torch.from_numpy(labels))
         for count in (1, 5):
             assert (found < count).double().mean() == pytest.approx(metrics.top_accuracy(values, labels, count))

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from engine.run import signals
-from engine.run.signals import Interrupted, Signals, StopRequest, heed
+from engine.run.signals import Interrupted, Signals, StopRequest, raise_if_signalled
 from engine.sweep.joblib_launcher import HandOn, Worker, execute
 
 
@@ -20,7 +20,7 @@ def clock(monkeypatch):
 def test_a_second_signal_raises_unless_it_is_the_same_request(clock):
     """A group of processes gets it at once, and the first of them hands it on."""
     with StopRequest() as stop:
-        heed(stop.signal)
+        raise_if_signalled(stop.signal)
         signal.raise_signal(signal.SIGINT)
         clock[0] += 0.4
         signal.raise_signal(signal.SIGTERM)
@@ -29,7 +29,7 @@ def test_a_second_signal_raises_unless_it_is_the_same_request(clock):
         with pytest.raises(Interrupted, match="SIGTERM"):
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Interrupted, match="SIGINT"):
-            heed(stop.signal)
+            raise_if_signalled(stop.signal)
 
 
 def test_what_is_ignored_stays_so(monkeypatch):

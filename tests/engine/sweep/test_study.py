@@ -277,13 +277,13 @@ def test_a_database_that_is_lost_in_the_middle_is_said_in_a_line(begin, tmp_path
     (trial,) = search.next_trials(1)
     rules = {"pruner": "median", "n_startup_trials": 3, "n_warmup_epochs": 2}
     place = {"storage": search.storage, "study_name": "study"}
-    judge = study.judge(**place, **rules, trial=trial.number)
+    pruning_callback = study.pruning_callback(**place, **rules, trial=trial.number)
     befalls(tmp_path / "study.db")
     left = over(tmp_path / "run", "finished", 0.5)
     asking = (
         lambda: search.next_trials(1),
         lambda: search.tell(trial.number, left),
-        lambda: judge([{"epoch": 1, "val_accuracy": 0.1}]),
+        lambda: pruning_callback([{"epoch": 1, "val_accuracy": 0.1}]),
     )
     for ask in asking:
         with pytest.raises(study.StudyError, match=said) as lost:
@@ -301,31 +301,31 @@ def test_a_trial_is_pruned_once_others_did_better(begin, tmp_path):
     place = {"storage": f"sqlite:///{tmp_path}/study.db", "study_name": "study"}
     for accuracies in ([0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.5, 0.6, 0.7]):
         (trial,) = search.next_trials(1)
-        judge = study.judge(**place, **rules, trial=trial.number)
+        pruning_callback = study.pruning_callback(**place, **rules, trial=trial.number)
         records = [{"epoch": epoch, "val_accuracy": value} for epoch, value in zip(count(1), accuracies)]
         for epoch in range(4):
-            judge(records[:epoch])
+            pruning_callback(records[:epoch])
         search.tell(trial.number, over(tmp_path / "run", "finished", accuracies[-1]))
     (trial,) = search.next_trials(1)
     hopeless = [{"epoch": 1, "val_accuracy": 0.0}, {"epoch": 2, "val_accuracy": 0.1, "val_accuracy_ema": 0.39}]
-    judge = study.judge(**place, **rules, trial=trial.number)
-    judge([])
-    judge(hopeless[:1])
+    pruning_callback = study.pruning_callback(**place, **rules, trial=trial.number)
+    pruning_callback([])
+    pruning_callback(hopeless[:1])
     with pytest.raises(Pruned, match=r"pruned after 2 epochs: others did better by then than val accuracy 39\.00 %"):
-        judge(hopeless)
+        pruning_callback(hopeless)
     with pytest.raises(Pruned):
-        study.judge(**place, **rules, trial=trial.number)(hopeless)
+        study.pruning_callback(**place, **rules, trial=trial.number)(hopeless)
     assert search.study.trials[-1].intermediate_values == {1: 0.0, 2: 0.39}
-    study.judge(**place, **rules | {"pruner": "none"}, trial=trial.number)(hopeless)
+    study.pruning_callback(**place, **rules | {"pruner": "none"}, trial=trial.number)(hopeless)
     search.tell(trial.number, over(tmp_path / "run", "pruned"))
     assert search.study.trials[-1].state == TrialState.PRUNED
     (trial,) = search.next_trials(1)
-    study.judge(**place, **rules, trial=trial.number)([hopeless[0], {"epoch": 2, "val_accuracy": 0.41}])
+    study.pruning_callback(**place, **rules, trial=trial.number)([hopeless[0], {"epoch": 2, "val_accuracy": 0.41}])
 
 
 def test_a_study_without_held_out_images_is_none(begin, tmp_path):
     (trial,) = begin().next_trials(1)
-    judge = study.judge(
+    pruning_callback = study.pruning_callback(
         storage=f"sqlite:///{tmp_path}/study.db",
         study_name="study",
         trial=trial.number,
@@ -334,12 +334,12 @@ def test_a_study_without_held_out_images_is_none(begin, tmp_path):
         n_warmup_epochs=1,
     )
     with pytest.raises(study.StudyError, match="val_size"):
-        judge([{"epoch": 1, "train_accuracy": 0.5}])
+        pruning_callback([{"epoch": 1, "train_accuracy": 0.5}])
 
 
 def test_a_run_is_judged_before_each_epoch_and_not_at_its_end(train, monkeypatch):
     seen = []
-    monkeypatch.setattr(training, "judge", lambda sweeper: lambda records: seen.append(len(records)))
+    monkeypatch.setattr(training, "pruning_callback", lambda sweeper: lambda records: seen.append(len(records)))
     train("trainer.max_epochs=3")
     assert seen == [0, 1, 2]
 

@@ -192,7 +192,7 @@ def test_the_signal_goes_to_whoever_heeded_it_before_once_the_directory_is_free(
     """As submitit, which has the job begin again: in the same directory."""
     heard = []
 
-    def heed(number, frame):
+    def raise_if_signalled(number, frame):
         with RunDirectory(tmp_path / "job").in_use():
             heard.append(number)
 
@@ -200,7 +200,7 @@ def test_the_signal_goes_to_whoever_heeded_it_before_once_the_directory_is_free(
         (run.path / "something").touch()
         signal.raise_signal(signal.SIGUSR2)
 
-    before = signal.signal(signal.SIGUSR2, heed)
+    before = signal.signal(signal.SIGUSR2, raise_if_signalled)
     try:
         with pytest.raises(Interrupted):
             do(work)

@@ -180,8 +180,8 @@ def test_the_accuracy_on_mixed_images_has_a_name_of_its_own(train):
     assert "train_accuracy_mixed" in record
     checkpoint = run.checkpoint()
     found, config = from_checkpoint.rebuild(checkpoint, weights=None, device="cpu"), composed(*SMALL)
-    (machine,), splits = auto.possible_machines(config), objects.splits(config, keep=False)
-    clean = objects.loaders(composed(*SMALL, "trainer.clean_train_accuracy=true"), splits, machine).after_epoch
+    (backend,), splits = auto.possible_backends(config), objects.splits(config, keep=False)
+    clean = objects.loaders(composed(*SMALL, "trainer.clean_train_accuracy=true"), splits, backend).after_epoch
     assert torch.equal(clean["clean_train"].images.images, splits.train.images), "as they are, and not augmented"
     figures = evaluate(found.model, clean["clean_train"], precision=found.precision)
     assert record["clean_train_accuracy"] == figures.accuracy

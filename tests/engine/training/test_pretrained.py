@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from engine.build import auto, objects
 from engine.config import identity
 from engine.config.command import command_line
-from engine.evaluation.evaluate import answers
+from engine.evaluation.evaluate import predict
 from engine.run.errors import CommandError
 from engine.run.paths import find_weights
 from engine.training.checkpoint_file import CheckpointError, chosen_weights, read
@@ -266,11 +266,11 @@ def test_weights_go_into_averages_as_well(finished):
     first = finished
     weights = first.checkpoint("best")["state"]["model"]
     config = composed(*SMALL, f"init_from={first.directory.path}", "regularization=[ema]")
-    machine, splits = auto.possible_machines(config)[0], objects.splits(config)
-    state = objects.state(config, splits, machine, pretrained=read_pretrained(find_weights(config.init_from)))
+    backend, splits = auto.possible_backends(config)[0], objects.splits(config)
+    state = objects.state(config, splits, backend, pretrained=read_pretrained(find_weights(config.init_from)))
     for network in state.networks().values():
         assert same(dict(network.state_dict()), weights)
-    assert not same(dict(objects.state(config, splits, machine).model.state_dict()), weights)
+    assert not same(dict(objects.state(config, splits, backend).model.state_dict()), weights)
 
 
 @pytest.mark.slow
@@ -327,8 +327,8 @@ def test_weights_of_others_become_a_checkpoint_that_is_evaluated(train, tmp_path
     assert {path.name for path in run.directory.path.iterdir()} == {".hydra", ".lock", "checkpoints"}
     assert "init_only" not in run.directory.overrides.read_text()
     found, images = rebuilt(read(run.directory.last))
-    logits, _ = answers(found.model, images.test, precision=found.precision)
-    expected, _ = answers(reference, images.test, precision=found.precision)
+    logits, _ = predict(found.model, images.test, precision=found.precision)
+    expected, _ = predict(reference, images.test, precision=found.precision)
     assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
     further = train(*network, f"resume={run.directory.path}", directory=run.directory.path)
     assert further.result["epochs"] == 2

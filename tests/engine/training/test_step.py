@@ -188,20 +188,20 @@ def test_label_smoothing_reaches_the_loss():
     logits, labels = torch.randn(4, 10), torch.arange(4)
     smooth = 0.8 * F.one_hot(labels, 10) + 0.2 / 10
     expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    machine = auto.possible_machines(composed("trainer.device=cpu"))[0]
-    torch.testing.assert_close(objects.train_step(config, machine).loss(logits, labels), expected)
+    backend = auto.possible_backends(composed("trainer.device=cpu"))[0]
+    torch.testing.assert_close(objects.train_step(config, backend).loss(logits, labels), expected)
 
 
 def test_gradient_clipping_reaches_the_step():
-    machine = auto.possible_machines(composed("trainer.device=cpu"))[0]
+    backend = auto.possible_backends(composed("trainer.device=cpu"))[0]
     for overrides, expected in [((), 0), (("regularization=[gradient_clipping]",), 1.0)]:
-        assert objects.train_step(composed(*overrides), machine).max_grad_norm == expected
+        assert objects.train_step(composed(*overrides), backend).max_grad_norm == expected
 
 
 def test_what_is_asked_of_a_step_reaches_it():
     words = ("regularization=[sam,max_norm]", "regularization.sam.radius=0.2", "regularization.sam.adaptive=true")
     config = composed(*words, "trainer.micro_batches=3", "trainer.on_nonfinite=skip", "trainer.device=cpu")
-    step = objects.train_step(config, auto.possible_machines(config)[0])
+    step = objects.train_step(config, auto.possible_backends(config)[0])
     assert (step.sam.radius, step.sam.adaptive, step.micro_batches, step.skip_nonfinite) == (0.2, True, 3, True)
     assert step.max_weight_norm == config.regularization.max_norm.limit > 0
 
