@@ -15,7 +15,7 @@ from engine.distributed.launch import joined, launch
 from engine.run.console import say
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.run.exit import exit_with_error, stoppable, stopped
+from engine.run.exit import exit_with_error, exit_on_signal, exit_stopped
 from engine.run.signals import Interrupted, Signals
 from engine.sweep.jobs import Table, run_job
 
@@ -34,16 +34,17 @@ def main(config: DictConfig) -> None:
     except RunError as error:
         exit_with_error(error)
     except Interrupted as interruption:
-        stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
+        exit_stopped(run, interruption.exit_status, sweep=job.sweep.dir if job.mode == RunMode.MULTIRUN else None)
 
 
 def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
     """Build the parts, fit, test, and say how it went; as one of several `ranks`, together with the others."""
-    begun, job = time.perf_counter(), HydraConfig.get()
+    started, job = time.perf_counter(), HydraConfig.get()
     # These import torch, which takes seconds: only once the configuration is known to be good.
     from engine.build import describe, objects, training
-    from engine.logging import summary, tensorboard
+    from engine.logging import summary
     from engine.logging.run_log import RunLog
+    from engine.logging.sink import Begun
     from engine.training import checkpoints, lr_find
 
     choices, overrides = chosen_options(config, job), job.overrides.task
@@ -53,21 +54,23 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     if config.init_only:
         return checkpoints.keep(state, parts.checkpoints)
-    with RunLog(run, facts, state.records) as log, memory_explained(describe.what_computes(facts)):
-        if state.step == 0:
-            tensorboard.begin(log, state.model, train, config=objects.plain(config), facts=facts)
-        say(f"set up in {time.perf_counter() - begun:.1f} s")
+    begun = Begun(
+        run=run, facts=facts, config=objects.plain(config), records=state.records, model=state.model, train=train
+    )
+    with RunLog(begun, objects.sinks(config)) as log, memory_explained(describe.what_computes(facts)):
+        say(f"set up in {time.perf_counter() - started:.1f} s")
         parts.fit(log, pruning_callback=training.pruning_callback(job.sweeper))
         figures, tested = parts.final_test()
-        log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
-        log.finish(figures, hyperparameters=describe.hyperparameters(config, choices, overrides))
+        given = describe.hyperparameters(config, choices, overrides)
+        shown = {"images": parts.splits.test, "classes": parts.splits.classes}
+        log.finish(figures, hyperparameters=given, tested=tested, **shown)
     summary.conclude(figures, run, choices["expected"])
     parts.checkpoints.require_saved()
     summary.require_kept(run)
 
 
 if __name__ == "__main__":
-    with stoppable(lambda: Table.directory):
+    with exit_on_signal(lambda: Table.directory):
         configs = command_line("config")
         announce(configs)
         launch(configs)

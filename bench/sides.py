@@ -28,6 +28,7 @@ from engine.device.cuda_graphs import CudaGraphs
 from engine.device.device import Backend, choose_device
 from engine.distributed.ranks import ALONE, Ranks
 from engine.logging.run_log import RunLog
+from engine.logging.sink import Begun
 from engine.run.directory import RunDirectory
 from engine.sweep.study import never_prune
 from engine.training.checkpoints import Checkpoints
@@ -87,7 +88,7 @@ class Ours:
         self.images = batch_size * min(max(2, steps), MOST_IMAGES // batch_size)
         self.parts = self.parts_of(network, batch_size=batch_size, images=self.images)
         self.batch_size, self.epochs = batch_size, 0
-        self.log = RunLog(self.run, {}, self.parts.state.records)
+        self.log = RunLog(Begun(run=self.run, facts={}, records=self.parts.state.records))
 
     @staticmethod
     def config(network: str, *, batch_size: int, images: int, overrides: Sequence[str] = ()) -> DictConfig:

@@ -36,6 +36,7 @@ from engine.config.schedule import make_schedule
 from engine.device.compile import compile_network
 from engine.evaluation.evaluate import evaluate
 from engine.logging.run_log import RunLog
+from engine.logging.sink import Begun
 from engine.run.directory import RunDirectory
 from engine.sweep.study import never_prune
 from engine.training.fit import fit
@@ -65,7 +66,7 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
             after_epoch={},
             train_step=step,
             max_epochs=config.trainer.max_epochs,
-            log=RunLog(run, {}, state.records),
+            log=RunLog(Begun(run=run, facts={}, records=state.records)),
             checkpoints=Unsaved(run, {}),
             roll_back=False,
             pruning_callback=never_prune,

@@ -20,12 +20,13 @@ import torch
 from bench.sides import Options, Ours
 from bench.timing import rate, surroundings
 from engine.build import describe, objects
-from engine.logging import tensorboard
 from engine.logging.run_log import RunLog
+from engine.logging.sink import Begun
+from engine.logging.tensorboard import TensorBoard
 from engine.training.state import TrainState
 
 NETWORKS = ["lenet5", "resnet20"]
-CALLS = [(RunLog, "show"), (RunLog, "in_tensorboard"), (RunLog, "close_events"), (TrainState, "norms")]
+CALLS = [(TensorBoard, "begin"), (TensorBoard, "epoch"), (TensorBoard, "end"), (TrainState, "norms")]
 
 
 @contextmanager
@@ -62,19 +63,21 @@ def importing(rounds: int) -> float:
 
 def costs(ours: Ours, *, rounds: int) -> tuple[float, float, float, float]:
     """Seconds of TensorBoard at the beginning, in an epoch and at the end of a run; images a second of its epochs."""
-    config, parts, log = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images), ours.parts, ours.log
+    config, parts = ours.config(ours.network, batch_size=ours.batch_size, images=ours.images), ours.parts
     choices, plain = {"model": ours.network, "dataset": "shapes"}, objects.plain(config)
-    facts = log.facts = describe.introduce(choices, config.seed, parts)
+    facts, state = describe.introduce(choices, config.seed, parts), parts.state
+    shown = {"config": plain, "records": state.records, "model": state.model, "train": parts.loaders.train}
+    log = ours.log = RunLog(Begun(run=ours.run, facts=facts, **shown), [TensorBoard(log_graph=False)])
     with timed(CALLS) as seconds:
         with log:
-            tensorboard.begin(log, parts.state.model, parts.loaders.train, config=plain, facts=facts)
             spent, rates = [sum(seconds)], []
             for _ in range(rounds):
                 rates.append(rate(ours))
                 spent.append(sum(seconds))
             figures, tested = parts.final_test()
-            log.show(tensorboard.ending(tested, parts.splits.test, parts.splits.classes))
-            log.finish(figures, hyperparameters=describe.hyperparameters(config, choices, []))
+            given = describe.hyperparameters(config, choices, [])
+            images = {"images": parts.splits.test, "classes": parts.splits.classes}
+            log.finish(figures, hyperparameters=given, tested=tested, **images)
         ending = sum(seconds) - spent[-1]
     epoch = statistics.median(after - before for before, after in pairwise(spent))
     return spent[0], epoch, ending, statistics.median(rates)

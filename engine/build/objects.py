@@ -24,6 +24,7 @@ from engine.device.cuda_graphs import CudaGraphs
 from engine.device.device import Backend
 from engine.distributed.ranks import ALONE, Ranks
 from engine.distributed.sync_batch_norm import synchronise_batch_norm
+from engine.logging.sink import Sink
 from engine.run.errors import CommandError, RunError
 from engine.training.pretrained import Pretrained
 from engine.training.state import TrainState
@@ -50,6 +51,11 @@ def instantiate(node: Any, *positional: Any, **arguments: Any) -> Any:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A configuration as plain data, with all references resolved."""
     return OmegaConf.to_container(config, resolve=True)
+
+
+def sinks(config: DictConfig) -> list[Sink]:
+    """The sinks that the configuration chooses for the run's record."""
+    return [instantiate(options) for options in config.logger.values()]
 
 
 def splits(config: DictConfig, *, keep: bool = False) -> Splits:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from engine.config.combinations import check_evaluation, check_model, check_regularizers, check_targets, check_together
-from engine.config.options import as_typed, check_name, check_options, groups_of
+from engine.config.options import LISTS, as_typed, check_name, check_options, groups_of
 from engine.config.schema import Key, composing, keys_of_files, known_keys
 from engine.run.errors import CommandError
 
@@ -68,7 +68,7 @@ def check_recipe(
                 raise CommandError(f"{given[group]}: its file must begin with '# @package _global_'")
             because = f" with {given[group]}" if group in given else ""
             raise CommandError(f"{given['recipe']}: it sets {name}, but there is no such key{because}")
-        if group in given and group != "regularization" and name not in of_any_option:
+        if group in given and group not in LISTS and name not in of_any_option:
             raise CommandError(f"{given[group]}: {given['recipe']} sets {name} for another {group}: set it as well")
 
 

@@ -19,7 +19,6 @@ FREE = (
     "lr_find",
     "sweep",
     "sweep_on_error",
-    "trainer.graph",
     "sweep_jobs_per_gpu",
     "sweep_estimate",
     "trainer.on_nonfinite",
@@ -89,7 +88,7 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: replaced(value, first) if name.endswith("_target_") else value
         for name, value in leaves(config)
-        if name not in alike and not name.startswith("expected.")
+        if name not in alike and not name.startswith(("expected.", "logger."))
     }
 
 

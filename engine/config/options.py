@@ -19,11 +19,12 @@ from engine.run.errors import CommandError
 REMOVED = {
     f"trainer.{key}": f"several machines, and restarts, are torchrun's: torchrun --{flag} (docs/distributed.md)"
     for key, flag in {"nodes": "nnodes", "rendezvous": "rdzv-endpoint", "max_restarts": "max-restarts"}.items()
-}
+} | {"trainer.graph": "no such key, it is logger.tensorboard.log_graph now"}
 ROOT = Path(__file__).resolve().parents[2]
 
 CONF = ROOT / "conf"
 
+LISTS = ("regularization", "logger")  # groups of which a run takes any number of options
 PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
 
 PACKAGES = {f"submitit_{where}": "hydra-submitit-launcher" for where in ("slurm", "local")} | {
@@ -64,10 +65,10 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
         raise CommandError(f"{line}: this machine has no sbatch and srun; hydra/launcher=submitit_local needs none")
     if group == "recipe" and (override.is_delete() or chosen is None):
         raise CommandError(f"{line}: a run is without a recipe where none is named; leave this out")
-    if override.is_delete() or chosen is None or (group == "regularization" and chosen in ("none", "null")):
-        hint = "for no regularization: regularization=[]" if group == "regularization" else f"{group}=... chooses one"
+    if override.is_delete() or chosen is None or (group in LISTS and chosen in ("none", "null")):
+        hint = f"for none: {group}=[]" if group in LISTS else f"{group}=... chooses one"
         raise CommandError(f"{line}: a run cannot be without; {hint}")
-    if isinstance(chosen, list) and group != "regularization":
+    if isinstance(chosen, list) and group not in LISTS:
         raise CommandError(f"{line}: {group} takes one option")
     options = loader.get_group_options(group)
     for option in chosen if isinstance(chosen, list) else [chosen]:

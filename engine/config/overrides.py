@@ -33,7 +33,8 @@ CHANGING = ("sort", "shuffle", "int", "float", "str", "bool", "json_str", "exten
 
 MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
 
-TAKE_LISTS = ("regularization", "checkpoint", "predict", "export")  # in one job, which a,b may have been meant for
+# Lists within one job, which a,b may have been meant for.
+TAKE_LISTS = ("regularization", "logger", "checkpoint", "predict", "export")
 
 LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
 

@@ -25,7 +25,8 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
         goal = f"{expected['test_accuracy']:.2f} +- {expected['tolerance']:.2f} %"
         say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
     say(f"run: {run}")
-    say(f"curves: tensorboard --logdir {run.root}")
+    if run.tensorboard.is_dir():
+        say(f"curves: tensorboard --logdir {run.root}")
 
 
 def require_kept(run: RunDirectory) -> None:

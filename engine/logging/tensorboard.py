@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,16 @@ import yaml
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor, nn
-from torch.utils.tensorboard.summary import custom_scalars, image, text
+from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scalar, text
 
 from data.dataset import Images
 from data.loader import TrainLoader
 from engine.device.flops import answer, operations_counted
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import Evaluation
-from engine.logging.run_log import RunLog
+from engine.logging.events import EventFile
+from engine.logging.figures import tag
+from engine.logging.sink import Begun, Ended
 from engine.plotting.images import MOST_CLASSES, confusion, tiles
 from engine.plotting.tables import as_markdown
 
@@ -26,11 +28,75 @@ MISTAKES = 32
 SHOWN = 64  # augmented images
 
 
-def begin(log: RunLog, model: nn.Module, train: TrainLoader, *, config: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Show what is known before the first step and, if the configuration asks for it, the network's graph."""
-    log.show(beginning(model, train, config=config, facts=facts))
-    if config["trainer"]["graph"]:
-        log.show_graph(graph(model, train))
+class TensorBoard:
+    """Curves, texts and images in the event files of a run's directory.
+
+    With `log_graph` the network's graph as well.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, *, log_graph: bool):
+        self.log_graph = log_graph
+        self.events: EventFile | None = None
+        self.steps = 0
+        self.is_whole: bool | None = None  # whether the files hold all epochs but perhaps the last; None: unknown yet
+
+    def begin(self, begun: Begun) -> None:
+        """Open a file; it holds the curves from the first epoch on unless earlier files do."""
+        self.close()
+        directory, records = begun.run.tensorboard, begun.records
+        is_whole = directory.is_dir() if self.is_whole is None else self.is_whole and directory.is_dir()
+        # The last epoch is written again, since the end of the run may stand at the same step.
+        known = max(len(records) - 1, 0) if is_whole else 0
+        self.is_whole = False
+        self.events, self.steps = EventFile(directory, step=known), known
+        for record in records[known:]:
+            self.add_record(record)
+        if not records and begun.train is not None:
+            self.show(beginning(begun.model, begun.train, config=begun.config, facts=begun.facts))
+            if self.log_graph:
+                self.events.add_graph(graph(begun.model, begun.train))
+        self.events.flush()
+        self.is_whole = True
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Add an epoch to the curves."""
+        self.is_whole = False
+        self.add_record(record)
+        self.events.flush()
+        self.is_whole = True
+
+    def end(self, ended: Ended) -> None:
+        """Add the images of the test, and the hyper-parameters beside the final figures, in this same run."""
+        if ended.tested is not None:
+            self.show(ending(ended.tested, ended.images, ended.classes))
+        if ended.final:
+            final = {f"final/{name}": value for name, value in ended.final.items()}
+            for summary in hparams(ended.hyperparameters, final):
+                self.events.add(summary, 0)
+            for name, value in final.items():
+                self.events.add(scalar(name, value), self.steps)
+        self.events.flush()
+        self.close()
+
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Add the figures of an epoch that have a curve."""
+        self.steps = record["epoch"]
+        for name, value in record.items():
+            if shown := tag(name):
+                self.events.add(scalar(shown, value), self.steps)
+
+    def show(self, summaries: Iterable[Summary]) -> None:
+        """Add texts and images at the epoch to which the run has come."""
+        for summary in summaries:
+            self.events.add(summary, self.steps)
+
+    def close(self) -> None:
+        """Close the file; what follows goes into a new one."""
+        events, self.events = self.events, None
+        if events:
+            events.close()
 
 
 def beginning(

@@ -9,6 +9,7 @@ from data.loader import EvalLoader, TrainLoader
 from engine.device.precision import Precision
 from engine.distributed.ranks import Ranks
 from engine.evaluation.evaluate import evaluate
+from engine.logging.console import progress
 from engine.logging.run_log import RunLog
 from engine.run.errors import RunError
 from engine.run.records import suffix
@@ -86,7 +87,7 @@ def train_epoch(
     begun, steps, images_before = time.perf_counter(), len(train), state.read_totals().images
     epoch, first_step = divmod(state.step, steps)
     state.model.train()
-    batches = log.progress(
+    batches = progress(
         train.epoch(epoch, first_step), state.read_totals, step=state.step, steps=steps, max_epochs=max_epochs
     )
     for images, targets in batches:

@@ -17,6 +17,8 @@ from engine.device.device import backends
 from engine.device.memory import OutOfMemory, memory_explained
 from engine.logging.events import EventFile
 from engine.logging.run_log import RunLog
+from engine.logging.sink import Begun
+from engine.logging.tensorboard import TensorBoard
 from engine.run.directory import DirectoryError, RunDirectory
 from engine.training.checkpoint_file import CheckpointError, read, read_newest, write
 from engine.training.checkpoints import Checkpoints
@@ -348,7 +350,7 @@ def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path, place):
 def test_a_directory_that_was_deleted_is_made_again_with_its_words(tmp_path, caplog):
     caplog.set_level("INFO")
     run = RunDirectory(tmp_path / "run", words=["model=lenet5", "resume=x", "resume_force=true"])
-    run.provide()
+    run.recreate()
     assert run.overrides.read_text() == "- model=lenet5\n"
     assert "was deleted: it is made again" in caplog.text
 
@@ -366,7 +368,7 @@ def record_after(records: list[dict[str, float]]) -> dict[str, float]:
 def test_a_deleted_directory_loses_no_point_of_a_curve(tmp_path, epochs):
     run, records = RunDirectory(tmp_path / "run"), []
     for beginning in (True, False):  # and once more, as it is when a run goes on
-        with RunLog(run, {}, records) as log:
+        with RunLog(Begun(run=run, facts={}, records=records), [TensorBoard(log_graph=False)]) as log:
             for _ in range(epochs):
                 log.epoch(record_after(records), max_epochs=20)
             if beginning:

@@ -24,8 +24,10 @@ OPTIONS = {
     "recipe=resnet20_chenyaofo model=vgg16": "it sets model.shortcut, but there is no such key with model=vgg16",
     "recipe=resnet20_chenyaofo model=resnet32": "sets model.shortcut for another model: set it as well",
     "recipe=preresnet20_cifarzoo_mixup regularization=[cutout] regularization.mixup.alpha=1": "mixup is not among the",
-    "~regularization": "for no regularization: regularization=[]",
-    "regularization=none": "for no regularization: regularization=[]",
+    "~regularization": "for none: regularization=[]",
+    "regularization=none": "for none: regularization=[]",
+    "logger=none": "for none: logger=[]",
+    "trainer.graph=true": "trainer.graph: no such key, it is logger.tensorboard.log_graph now",
     "+regularization=dropout": "this group has one place, regularization=...",
     "~model": "~model: a run cannot be without",
     "model/x=resnet20": "there is no group model/x, did you mean model?",
@@ -325,7 +327,7 @@ def test_a_pattern_means_the_checkpoints_that_it_matches(monkeypatch, tmp_path):
 
 def test_control_c_is_answered_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate.py"])
-    with pytest.raises(SystemExit) as exit_, exit.stoppable():
+    with pytest.raises(SystemExit) as exit_, exit.exit_on_signal():
         signal.raise_signal(signal.SIGINT)
     assert exit_.value.code == 130
     assert capsys.readouterr().err == "evaluate.py: stopped\n"

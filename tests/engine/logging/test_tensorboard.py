@@ -126,7 +126,7 @@ def test_the_arrangement_names_curves_that_there_are(train):
 
 def test_the_graph_is_kept_on_request(train, finished):
     assert not EventAccumulator(str(finished.directory.tensorboard)).Reload().Tags()["graph"]
-    events = EventAccumulator(str(train("trainer.graph=true").directory.tensorboard)).Reload()
+    events = EventAccumulator(str(train("logger.tensorboard.log_graph=true").directory.tensorboard)).Reload()
     names = [node.name for node in events.Graph().node]
     assert any("head" in name for name in names)
 
