@@ -1,5 +1,6 @@
 """Small archives with the layout of CIFAR's published ones."""
 
+import gzip
 import hashlib
 import io
 import pickle
@@ -58,7 +59,7 @@ def archive_files(kind: cifar.Archive) -> dict[str, bytes]:
 def archive_bytes(kind: cifar.Archive) -> bytes:
     """A small archive with the layout of a published one; like those, it holds a file that nothing reads."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+    with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for name, data in (archive_files(kind) | {f"{kind.folder}/readme.html": b"<meta>"}).items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
