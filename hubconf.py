@@ -63,7 +63,7 @@ def load(path: str | PathLike[str], *, weights: str | None = None) -> nn.Module:
 
 
 def __dir__() -> list[str]:
-    """The entry points, which torch.hub.list shows."""
+    """The entry points, as torch.hub lists them."""
     return ["load", *inference.names()]
 
 

@@ -24,7 +24,8 @@ from engine.run.console import echo
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError, RunError
 from engine.run.exit import exit_with_error
-from engine.sweep import jobs, study
+from engine.sweep import study
+from engine.sweep.jobs import STOPPED, failed, show
 
 if TYPE_CHECKING:
     import optuna
@@ -59,19 +60,19 @@ class StudySweeper(Sweeper):
                 **self.options,
             )
             OmegaConf.save(self.config, directory / "multirun.yaml")
-            self.do_all(directory)
+            self.run_trials(directory)
         except RunError as error:
             exit_with_error(error)
 
-    def do_all(self, directory: Path) -> None:
+    def run_trials(self, directory: Path) -> None:
         """Do trials until there are enough; where the database is lost, there is a table of those that were done."""
         try:
-            with self.search.at_work():
-                while not (directory / jobs.STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
+            with self.search.hold_lock():
+                while not (directory / STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
                     self.do(trials, directory)
             self.conclude(directory)
         except study.StudyError:
-            jobs.show(directory)
+            show(directory)
             raise
 
     def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
@@ -86,7 +87,7 @@ class StudySweeper(Sweeper):
             except MISTAKES as mistake:
                 run = RunDirectory(directory / f"trial{trial.number}")
                 run.path.mkdir(exist_ok=True)
-                jobs.failed(run, mistake, stop=self.config.sweep_on_error == "stop")
+                failed(run, mistake, stop=self.config.sweep_on_error == "stop")
                 self.search.tell(trial.number, run.path)
         ended = self.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs)) if jobs else []
         for number, job in zip(jobs, ended, strict=True):

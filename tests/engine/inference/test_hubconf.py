@@ -98,6 +98,7 @@ def test_the_import_is_light_and_works_from_anywhere(command):
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import models\n"
         "print(sorted({'torch', 'numpy', 'hydra', 'engine'} & sys.modules.keys()))\n"
+        "import hubconf\n"
         "print(sum(weights.numel() for weights in hubconf.create('lenet5', num_classes=10).parameters()))"
     )
     assert command("-c", program).stdout.split() == ["[]", "62006"]
@@ -163,3 +164,40 @@ def test_files_that_are_spoilt_or_hostile(tmp_path):
     for nowhere in ("nowhere", "nowhere.safetensors"):
         with pytest.raises(RunError, match=r"nowhere.* does not exist"):
             hubconf.load(nowhere)
+
+
+# By torch.hub's way
+
+
+def test_torch_hub_lists_and_loads_networks_by_name():
+    assert {"load", *option_names("model")} == set(dir(hubconf))
+    torch.manual_seed(0)
+    network = torch.hub.load(str(ROOT), "lenet5", source="local", num_classes=7)
+    torch.manual_seed(0)
+    created = hubconf.create("lenet5", num_classes=7)
+    for ours, theirs in zip(network.parameters(), created.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert "conf/model/lenet5.yaml" in hubconf.lenet5.__doc__
+
+
+def test_a_trained_network_by_torch_hub(finished):
+    network = torch.hub.load(str(ROOT), "load", finished.directory.path, source="local")
+    assert not network.training
+    assert len(network.classes) == 10
+
+
+def test_a_name_that_there_is_not_has_the_nearest_beside_it():
+    with pytest.raises(AttributeError, match="resnet21: no such network, did you mean resnet20"):
+        hubconf.resnet21  # noqa: B018
+
+
+@pytest.mark.slow
+def test_modules_of_the_users_with_the_same_names_are_refused_in_one_line(command, tmp_path):
+    (tmp_path / "models.py").write_text("")
+    program = (
+        f"import models, sys; sys.path.append({str(ROOT)!r})\n"
+        "try:\n    import hubconf\nexcept ImportError as error:\n    print(error)"
+    )
+    ended = command("-c", program, cwd=tmp_path)
+    assert "its package `models` clashes with <module 'models' from " in ended.stdout
+    assert ended.stdout.count("\n") == 1
