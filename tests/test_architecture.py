@@ -111,7 +111,7 @@ def test_what_checks_the_command_line_never_reaches_torch():
             seen.add(file)
             assert not {top(module) for module in imported(file)} & heavy, file
             pending += reached(file)
-    assert ROOT / "engine" / "sweep" / "submitit_launcher.py" in seen
+    assert ROOT / "engine" / "sweep" / "joblib_workers.py" in seen
 
 
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])

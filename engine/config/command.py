@@ -35,8 +35,6 @@ from engine.run.errors import CommandError
 from engine.run.exit import exit_with_error
 from engine.run.process import has_begun_again, is_main_process, is_one_of_several, over
 
-TIMEOUTS = 1000  # how often a job on SLURM may use up its time: each time it resumes from its checkpoint
-
 
 def command_line(config_name: str) -> list[DictConfig]:
     """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
@@ -79,7 +77,7 @@ def command_line(config_name: str) -> list[DictConfig]:
         directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     sys.argv[1:] = [*flags, *overrides, *directory]
     if arguments.multirun and config_name == "config":
-        sys.argv += [*unnamed(overrides), *timeouts(overrides)]
+        sys.argv += unnamed(overrides)
     return configs if to_run else []
 
 
@@ -180,13 +178,6 @@ def unnamed(overrides: Sequence[str]) -> list[str]:
     """What keeps the settings that all jobs of a sweep have out of the names of their directories."""
     same = [word.key_or_group for word in map(parse, overrides) if not word.is_sweep_override()]
     return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(repr(key) for key in same)}]"]
-
-
-def timeouts(overrides: Sequence[str]) -> list[str]:
-    """What lets jobs on SLURM begin again as often as their time is up, unless the command says how often."""
-    key = "hydra.launcher.max_num_timeout"
-    is_said = any(key_of(word) == key for word in overrides)
-    return [f"{key}={TIMEOUTS}"] if "hydra/launcher=submitit_slurm" in overrides and not is_said else []
 
 
 def run_directory(config: DictConfig, hydra: DictConfig) -> RunDirectory:

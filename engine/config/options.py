@@ -31,6 +31,8 @@ PACKAGES = {f"submitit_{where}": "hydra-submitit-launcher" for where in ("slurm"
     "joblib": "hydra-joblib-launcher"
 }
 
+INSTALLED = "installed"  # the group below hydra/launcher with the configs of installed packages
+
 
 def own_groups() -> list[str]:
     """The groups of conf/; what lies in conf/hydra is an option of a group of Hydra's."""
@@ -40,6 +42,14 @@ def own_groups() -> list[str]:
 def groups_of(config_name: str) -> list[str]:
     """The groups of which an option can be chosen."""
     return [*own_groups(), *PLUGINS] if config_name == "config" else ["tta"]
+
+
+def inherited(plugin: str) -> list[str]:
+    """The options of a group of Hydra's whose files in conf/ inherit the config of an installed package.
+
+    hydra_plugins/installed_launchers.py puts these configs into a group of their own.
+    """
+    return GlobalHydra.instance().config_loader().get_group_options(f"{plugin}/{INSTALLED}")
 
 
 def check_options(override: Override, groups: Sequence[str]) -> None:
@@ -70,7 +80,7 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
         raise CommandError(f"{line}: a run cannot be without; {hint}")
     if isinstance(chosen, list) and group not in LISTS:
         raise CommandError(f"{line}: {group} takes one option")
-    options = loader.get_group_options(group)
+    options = [name for name in loader.get_group_options(group) if name not in PACKAGES or name in inherited(group)]
     for option in chosen if isinstance(chosen, list) else [chosen]:
         if str(option) not in options:
             where = "python -m engine.recipes lists them all" if group == "recipe" else "--help lists them all"
@@ -125,7 +135,7 @@ def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
 def check_hydra_name(override: Override, overrides: Sequence[Override], keys: dict[str, Key | None]) -> None:
     """Refuse those of Hydra's own keys that conf/ does not offer: they would replace what a run is made of.
 
-    An installed launcher or sweeper, which is none of conf/hydra, has keys that only Hydra knows.
+    A launcher or sweeper of an installed package has keys that only Hydra knows.
     """
     name, line = override.key_or_group, override.input_line
     changes = not (override.is_add() or override.is_force_add() or override.is_delete())
@@ -134,7 +144,7 @@ def check_hydra_name(override: Override, overrides: Sequence[Override], keys: di
     chosen = next((other.value() for other in overrides if other.key_or_group == plugin), "basic")
     if plugin and chosen == "basic":
         raise CommandError(f"{line}: {plugin}=basic has nothing to set")
-    is_own = plugin is not None and (CONF / plugin / f"{chosen}.yaml").is_file()
+    is_own = plugin and (CONF / plugin / f"{chosen}.yaml").is_file() and chosen not in inherited(plugin)
     if plugin and not is_own:
         require_installed(name, plugin, chosen)
     if name not in offered and (is_own or not plugin):
@@ -162,7 +172,8 @@ def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> 
 def require_installed(name: str, plugin: str, chosen: str) -> None:
     """Refuse a key that an installed launcher or sweeper does not have, by what it has told Hydra."""
     place = plugin.replace("/", ".")
-    node = ConfigStore.instance().load(f"{plugin}/{chosen}.yaml").node
+    group = f"{plugin}/{INSTALLED}" if chosen in inherited(plugin) else plugin
+    node = ConfigStore.instance().load(f"{group}/{chosen}.yaml").node
     known = [f"{place}.{key}" for key in node if not str(key).startswith("_")]
     if ".".join(name.split(".")[:3]) not in known:
         hint = did_you_mean(name, known) or f"; {plugin}={chosen} has {', '.join(key.split('.')[2] for key in known)}"

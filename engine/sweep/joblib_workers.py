@@ -1,38 +1,26 @@
-"""Jobs of a sweep beside each other in joblib's worker processes, hydra/launcher=joblib. No torch here.
+"""Signals in a sweep with hydra/launcher=joblib: in the main process, and in the worker processes. No torch here.
 
-When joblib is interrupted it kills its workers, in the middle of an epoch; when it is killed, they work on and nobody
-waits for them. So here the process that waits heeds the signals: it asks each worker to end its job with a checkpoint,
-and waits until all have. What a terminal sends to all processes alike the workers leave to it.
+The main process forwards the first signal to all workers as SIGTERM; each worker then stops its job with a checkpoint
+and starts no other. Workers ignore all other signals, which a terminal sends to every process at once.
 """
 
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra.core.hydra_config import HydraConfig
 
 from engine.run.console import echo
-from engine.run.signals import STOPPING, Interrupted, StopRequest, raise_if_signalled
+from engine.run.directory import DirectoryError, RunDirectory
+from engine.run.signals import STOPPING, Interrupted, StopRequest
 
 
-class Worker:
-    """What a worker knows: whether it is at a job, and whether it was asked to stop."""
-
-    busy = False
-    asked = False
-
-    @classmethod
-    def stop(cls, *_: object) -> None:
-        """End the job, which has written its checkpoint by now or not begun to train, and begin no other."""
-        cls.asked = True
-        if cls.busy:
-            raise SystemExit(Interrupted(signal.SIGTERM).exit_status)
-
-
-class HandOn(StopRequest):
-    """Within, a signal is noted and handed on to the workers as SIGTERM; a second one raises Interrupted."""
+class ForwardedStop(StopRequest):
+    """Within this context, the first signal is recorded and sent to the workers; a second one raises Interrupted."""
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         is_first = self.signal is None
@@ -43,39 +31,47 @@ class HandOn(StopRequest):
                 worker.terminate()
 
 
-def attend() -> None:
-    """Let joblib's launcher, when it is asked to stop, end its jobs with checkpoints and raise Interrupted."""
-    from hydra_plugins.hydra_joblib_launcher import _core
-    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+class Worker:
+    """The state of a worker process: whether a job is running, and whether a stop was requested."""
 
-    launch = JoblibLauncher.launch
+    is_busy = False
+    is_stopped = False
 
-    def attended_launch(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
-        with HandOn() as asked:
-            try:
-                returned = launch(launcher, job_overrides, initial_job_idx)
-            except Exception:  # of joblib, where a worker has ended before it was at its first job
-                if asked.signal is None:
-                    raise
-        raise_if_signalled(asked.signal)
-        return returned
-
-    JoblibLauncher.launch, _core.execute_job = attended_launch, execute
+    @classmethod
+    def stop(cls, *_: object) -> None:
+        """The handler of SIGTERM: exit the job, which has written its checkpoint or has not started to train."""
+        cls.is_stopped = True
+        if cls.is_busy:
+            raise SystemExit(Interrupted(signal.SIGTERM).exit_status)
 
 
-def execute(*arguments: Any) -> JobReturn:
-    """In a worker: one job, as the launcher has it, or nothing if the worker was asked to stop."""
-    from hydra_plugins.hydra_joblib_launcher._core import execute_job
+class WorkerTask:
+    """A task function that joblib pickles and sends to a worker, where it handles the signals.
 
-    for number in STOPPING:
-        signal.signal(number, Worker.stop if number == signal.SIGTERM else signal.SIG_IGN)
-    try:
-        Worker.busy = True
-        if not Worker.asked:
-            return execute_job(*arguments)
-    except SystemExit:
-        if not Worker.asked:
-            raise
-    finally:
-        Worker.busy = False
-    return JobReturn()
+    With n_jobs=1 joblib runs the jobs in the main process. Nothing is unpickled then, and no handler is installed.
+    """
+
+    def __init__(self, task_function: Callable[[Any], Any]):
+        self.task_function = task_function
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Called in a worker, before it composes the job's config: from then on a SIGTERM does not kill it."""
+        for number in STOPPING:
+            signal.signal(number, Worker.stop if number == signal.SIGTERM else signal.SIG_IGN)
+        self.__dict__.update(state)
+
+    def __call__(self, config: Any) -> Any:
+        """Run the job, unless a stop was requested."""
+        try:
+            Worker.is_busy = True
+            if not Worker.is_stopped:
+                return self.task_function(config)
+        except SystemExit:
+            if not Worker.is_stopped:
+                raise
+        finally:
+            Worker.is_busy = False
+        run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+        with suppress(DirectoryError), run.in_use():
+            pass  # on exit this removes the directory if it only holds what Hydra wrote
+        return None

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -25,7 +25,7 @@ from engine.run.directory import InUse, RunDirectory, which_sweep, write_json, w
 from engine.run.errors import Pruned
 from engine.run.exit import reason
 from engine.run.signals import Interrupted, Signals
-from engine.sweep import gpu_slots, joblib_launcher, submitit_launcher
+from engine.sweep import gpu_slots
 
 LONGEST_LABEL = 40  # characters of it in front of a line
 
@@ -102,22 +102,20 @@ class Table(Callback):
     """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1.
 
     `directory` is that of the sweep which this process is at, to say how to go on with it, and `jobs` how many it has;
-    other processes that do some of them have neither.
+    other processes that do some of them have neither. A launcher notes in `lost` each job that left no result
+    (hydra_plugins/submitit_launcher.py).
     """
 
     directory: Path | None = None
     jobs: int | None = None
+    lost: ClassVar[list[str]] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """A sweep that was stopped by a failed job begins again."""
-        self.begun, self.lost = time.time(), []
+        self.begun = time.time()
+        Table.lost.clear()
         Table.directory, Table.jobs = Path(config.hydra.sweep.dir), count_jobs(config)
         (Table.directory / STOPPED).unlink(missing_ok=True)
-        launcher = config.hydra.runtime.choices["hydra/launcher"]
-        if launcher.startswith("submitit_"):
-            submitit_launcher.attend(self.lost)
-        elif launcher == "joblib":
-            joblib_launcher.attend()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table; exit with status 1 if a job has failed since the sweep began, or was lost."""

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from engine.config.command import initialized, timeouts
-from engine.config.options import check_options
+from engine.config.command import initialized
+from engine.config.options import INSTALLED, check_options
 from engine.config.overrides import parse
 from engine.run.errors import CommandError
 from tests.support.runs import ROOT, SMALL
@@ -183,12 +183,6 @@ def test_sbatch_is_told_what_the_command_says_and_what_it_answers_is_one_line(tm
     assert asked["output"] == str(tmp_path / "multirun" / "s" / ".submitit" / "%A_%a" / "%A_%a_0_log.out")
 
 
-def test_a_job_on_a_cluster_may_use_its_time_up_as_often_as_it_takes_unless_the_command_says_how_often():
-    key, launcher = "hydra.launcher.max_num_timeout", "hydra/launcher=submitit_slurm"
-    assert timeouts([launcher, "seed=0,1"]) == [f"{key}=1000"]
-    assert timeouts([launcher, f"{key}=3"]) == timeouts(["hydra/launcher=submitit_local"]) == []
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for a process by its open files")
 def test_a_sweep_on_a_cluster_ends_as_one_here(tmp_path, cluster):
@@ -224,7 +218,7 @@ def test_where_there_is_no_cluster_or_no_package_one_line_says_so(command, monke
         "hydra/launcher=submitit_local needs none\n"
     )
     with initialized(None):
-        launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+        launchers = ConfigStore.instance().repo["hydra"]["launcher"][INSTALLED]
         monkeypatch.delitem(launchers, "submitit_local.yaml")
         with pytest.raises(CommandError, match="submitit_local: this needs a package, pip install hydra-submitit-l"):
             check_options(parse("hydra/launcher=submitit_local"), ["hydra/launcher"])
