@@ -1,1 +1,1 @@
-"""What a network answers, and metrics of it. It knows logits and labels, not where they come from."""
+"""Predictions of a network and metrics of them. It knows logits and labels, not where they come from."""

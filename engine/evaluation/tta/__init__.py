@@ -1,7 +1,7 @@
-"""Test-time augmentation: a network's answer is the mean of its answers to several views of an image.
+"""Test-time augmentation: logits averaged over several views of an image.
 
-An augmentation is a function of normalised images, float32 [B, C, H, W], that yields views of them, each with
-its weight in the mean; the weights sum to 1.
+An augmentation is a function of normalised images, float32 [B, C, H, W], that yields (weight, view) pairs; the weights
+sum to 1.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Views = Callable[[Tensor], Iterator[tuple[float, Tensor]]]
 
 
 def as_it_is(images: Tensor) -> Iterator[tuple[float, Tensor]]:
-    """No augmentation: the only view is the image."""
+    """No augmentation: the only view is the image itself."""
     yield 1.0, images
 
 

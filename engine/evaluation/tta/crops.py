@@ -1,7 +1,7 @@
-"""The four corners and the centre of an image that has been enlarged, and their mirror images.
+"""Crops of the four corners and the centre of a padded image, and their mirror images.
 
-Krizhevsky et al. 2012, NeurIPS, sec. 4.1: ten crops. Where the paper crops photographs that are larger than the
-network's input, CIFAR's are padded, as they are in training.
+Krizhevsky et al. 2012, NeurIPS, sec. 4.1: ten crops. The paper crops photographs that are larger than the network's
+input; CIFAR's images are padded instead, as in training.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,7 @@ from engine.evaluation.tta.flip import flip
 
 
 def crops(images: Tensor, *, padding: int, mirrored: bool) -> Iterator[tuple[float, Tensor]]:
-    """Five views of the images' own size or, mirrored as well, ten, of equal weight.
-
-    What is padded reflects the image at its border.
-    """
+    """Yield five views of the original size, or ten if `mirrored`, of equal weight. The padding is by reflection."""
     height, width = images.shape[2:]
     padded = F.pad(images, (padding,) * 4, mode="reflect")
     for top, left in corners_and_centre(2 * padding):
@@ -28,5 +25,5 @@ def crops(images: Tensor, *, padding: int, mirrored: bool) -> Iterator[tuple[flo
 
 
 def corners_and_centre(spare: int) -> list[tuple[int, int]]:
-    """Top and left of five crops of an image that is larger than they are by so many pixels each way."""
+    """(top, left) of five crops of an image that is `spare` pixels higher and wider than they are."""
     return [(0, 0), (0, spare), (spare, 0), (spare, spare), (spare // 2, spare // 2)]

@@ -1,7 +1,7 @@
-"""The network applied densely, over an image that is larger than those it was trained on.
+"""Dense evaluation: the network applied to an image that is larger than those it was trained on.
 
-Simonyan and Zisserman 2014, arXiv 1409.1556, sec. 3.2: the head averages over all places of the larger map, and the
-scores over the image and its mirror image. The image is enlarged as crops are in training, by padding.
+Simonyan and Zisserman 2014, arXiv 1409.1556, sec. 3.2: the head averages over all positions of the larger feature map,
+and the scores are averaged over the image and its mirror image. The image is enlarged by padding, as in training.
 """
 
 from collections.abc import Iterator
@@ -13,5 +13,5 @@ from engine.evaluation.tta.flip import flip
 
 
 def dense(images: Tensor, *, padding: int) -> Iterator[tuple[float, Tensor]]:
-    """Two views, larger by `padding` pixels on each side, which reflect the image at its border."""
+    """Yield two views, padded by reflection with `padding` pixels on each side."""
     yield from flip(F.pad(images, (padding,) * 4, mode="reflect"))

@@ -91,12 +91,12 @@ def test_the_final_test_and_evaluation_see_the_same_views(train, finished):
 
 @pytest.mark.parametrize("option", option_names("tta"))
 def test_views_are_called_as_the_user_chose_them(option):
-    assert from_checkpoint.called_in("tta", objects.plain(composed(f"tta={option}").tta)) == option
+    assert from_checkpoint.option_name("tta", objects.plain(composed(f"tta={option}").tta)) == option
 
 
 def test_views_with_other_values_are_called_by_these():
     values = objects.plain(composed("tta=ten_crop", "tta.padding=5").tta)
-    assert from_checkpoint.called_in("tta", values) == "crops (padding=5, mirrored=True)"
+    assert from_checkpoint.option_name("tta", values) == "crops (padding=5, mirrored=True)"
 
 
 class Pixels(nn.Module):
