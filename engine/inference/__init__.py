@@ -1,1 +1,1 @@
-"""A trained network put to use: loaded, exported, predicting. It knows nothing of training."""
+"""Load, export and predict with a trained network. It knows nothing of training."""

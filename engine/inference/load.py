@@ -1,4 +1,4 @@
-"""Networks by name and from files: what the entry points of hubconf.py do."""
+"""Create networks by name and load them from files, for hubconf.py."""
 
 import os
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from engine.inference.export import FACTS, facts_of, read_weights
 from engine.run.errors import CommandError
 from engine.run.paths import find_checkpoint
 from engine.training import checkpoint_file
-from engine.training.checkpoint_file import CheckpointError, described, read
+from engine.training.checkpoint_file import CheckpointError, checkpoint_errors, read
 
 
 def create(name: str, *, num_classes: int, in_channels: int, **settings: Any) -> nn.Module:
-    """A network by the name of its file. Raises ValueError, or TypeError for a setting that it does not have."""
+    """Create the network of conf/model/`name`.yaml. Raises ValueError, or TypeError for an unknown setting."""
     model = OmegaConf.merge(model_settings(name), settings)
     keys = known_keys(keys_of_model(name))
     try:
@@ -40,19 +40,19 @@ def create(name: str, *, num_classes: int, in_channels: int, **settings: Any) ->
 
 
 def names() -> list[str]:
-    """The networks that there are: the files of conf/model/."""
+    """The names of all networks: the files of conf/model/."""
     return sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
 
 
 def nearest(name: str) -> str:
-    """The networks whose names are like one that there is not, as a question; empty where none is."""
+    """A question that lists the networks of a similar name; empty if there is none."""
     return did_you_mean(name, names())
 
 
 def model_settings(name: str) -> dict[str, Any]:
-    """What a file of conf/model/ comes to with those that it inherits from. Raises ValueError for a name of none.
+    """The composed configuration of conf/model/`name`.yaml. Raises ValueError for an unknown name.
 
-    Whatever Hydra the notebook has begun stays as it is: nothing global is asked or changed.
+    Does not use or change Hydra's global state, which a notebook may have initialised.
     """
     if name not in names():
         raise ValueError(f"{name}: there is no such network{nearest(name)}; python -m models lists them all")
@@ -62,7 +62,7 @@ def model_settings(name: str) -> dict[str, Any]:
 
 
 def keys_of_model(name: str) -> Iterator[tuple[str, str, Key | None]]:
-    """What each key of a file of conf/model/ may be, those of the files that it inherits from first."""
+    """The schema of each key of conf/model/`name`.yaml, inherited files first."""
     file = CONF / "model" / f"{name}.yaml"
     for inherited in (yaml.safe_load(file.read_text()) or {}).get("defaults", []):
         if isinstance(inherited, str) and inherited != "_self_":
@@ -73,9 +73,9 @@ def keys_of_model(name: str) -> Iterator[tuple[str, str, Key | None]]:
 
 
 def load(path: str | os.PathLike[str], *, weights: str | None) -> nn.Module:
-    """A trained network in evaluation mode, with what its user needs as attributes. Raises RunError."""
+    """A trained network in evaluation mode, with `classes`, `image_shape`, `mean` and `std` set. Raises RunError."""
     given = Path(os.path.expanduser(path))
-    with described():
+    with checkpoint_errors():
         if given.suffix == ".safetensors":
             if weights is not None:
                 raise CheckpointError(f"weights={weights}: {given} holds one network's")

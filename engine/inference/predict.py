@@ -1,4 +1,4 @@
-"""What a trained network takes a user's own images for."""
+"""Predict the classes of a user's own images."""
 
 import json
 import os
@@ -30,57 +30,57 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-AT_ONCE = 64  # images that are read and answered together
+BATCH_SIZE = 64
 
-NAMED = 5  # classes of each image
+TOP = 5  # classes that are listed for each image
 
 SHOWN = 60  # images at most on the contact sheet
 
-LONGEST = 18  # signs of a name below an image
+NAME_LENGTH = 18  # characters of a name below an image
 
-COLUMNS, SIDE = 10, 160  # images in its row, and pixels of their longer side
+COLUMNS, SIDE = 10, 160  # images in a row, and pixels of their longer side
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The classes that an image most probably shows, each with its probability; the first is the answer."""
+    """The most probable classes of an image with their probabilities; the first is the predicted class."""
 
     file: Path
     top5: Sequence[tuple[str, float]]
 
     def __str__(self) -> str:
         (name, probability), *others = self.top5
-        behind = ", ".join(f"{other} {percent(share)}" for other, share in others)
-        return one_line(f"{self.file}: {name} {percent(probability)} ({behind})")
+        rest = ", ".join(f"{other} {percent(share)}" for other, share in others)
+        return one_line(f"{self.file}: {name} {percent(probability)} ({rest})")
 
     def content(self) -> dict[str, Any]:
-        """What predictions.jsonl says of it."""
+        """Its line in predictions.jsonl, as plain data."""
         name, probability = self.top5[0]
         return {"file": str(self.file), "class": name, "probability": probability, "top5": self.top5}
 
 
-class Photograph(NamedTuple):
-    """An image as the network sees it, uint8 [S, S, 3], and a smaller copy of it as it is."""
+class InputImage(NamedTuple):
+    """An image as the network's input, uint8 [S, S, 3], and a thumbnail of the original."""
 
     file: Path
     pixels: np.ndarray
     thumbnail: Image.Image
 
 
-def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, at_once: int | None) -> None:
-    """Say the classes of images, and write them as predictions.jsonl and, the first, as the picture predictions.png.
+def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, batch_size: int | None) -> None:
+    """Print the predictions for images, and write predictions.jsonl and the contact sheet predictions.png.
 
-    `given` are files and folders. What cannot be read is named on standard error. Raises RunError if nothing can,
-    and NotSaved.
+    `given` are files and folders. Unreadable files are listed on standard error. Raises RunError if there is no
+    readable image, and NotSaved.
     """
     predictions, thumbnails = [], []
     files = image_files(one_or_more(given))
-    for photographs in batches(files, trained.image_shape[-1], at_once or AT_ONCE):
-        answers = most_probable(trained, np.stack([photograph.pixels for photograph in photographs]))
-        for photograph, top5 in zip(photographs, answers, strict=True):
-            predictions.append(Prediction(photograph.file, top5))
+    for images in batches(files, trained.image_shape[-1], batch_size or BATCH_SIZE):
+        predicted = top_classes(trained, np.stack([image.pixels for image in images]))
+        for image, top5 in zip(images, predicted, strict=True):
+            predictions.append(Prediction(image.file, top5))
             say(str(predictions[-1]))
-        thumbnails += [photograph.thumbnail for photograph in photographs[: SHOWN - len(thumbnails)]]
+        thumbnails += [image.thumbnail for image in images[: SHOWN - len(thumbnails)]]
     if not predictions:
         kinds = "" if files else f": of a folder those count that end in {', '.join(sorted(SUFFIXES))}"
         raise RunError(f"predict={','.join(one_or_more(given))}: there is no image that can be read{kinds}")
@@ -99,61 +99,61 @@ def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, a
 
 
 def image_files(given: Sequence[str]) -> list[Path]:
-    """The files that are given or match a pattern, and what has the name of an image in and below folders; each once.
+    """Files that are given or match a pattern, and image files in folders, recursively; without duplicates.
 
-    Names that begin with a dot do not count, and links to folders are not followed. A folder that cannot be read is
-    named on standard error.
+    In folders, names that begin with a dot are ignored and links to folders are not followed. An unreadable folder is
+    reported on standard error.
     """
     files = []
     for path in (Path(os.path.expanduser(path)) for one in given for path in matches(one) or [one]):
         if not path.is_dir():
             files.append(path)
             continue
-        for folder, below, names in os.walk(path, onerror=complain):
+        for folder, below, names in os.walk(path, onerror=print_unreadable):
             below[:] = sorted(name for name in below if not name.startswith("."))
             names = sorted(name for name in names if not name.startswith("."))
             files += [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
     return list(dict.fromkeys(files))
 
 
-def complain(error: Exception) -> None:
-    """Name what cannot be read; the others go on."""
+def print_unreadable(error: Exception) -> None:
+    """Print to standard error what cannot be read."""
     reason = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
     print(one_line(reason), file=sys.stderr)
 
 
-def batches(files: Sequence[Path], image_size: int, at_once: int) -> Iterator[list[Photograph]]:
-    """The images that can be read, in the order of the files."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves Python's lock
-        for start in range(0, len(files), at_once):
+def batches(files: Sequence[Path], image_size: int, batch_size: int) -> Iterator[list[InputImage]]:
+    """Yield batches of the readable images, in the order of the files."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
+        for start in range(0, len(files), batch_size):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's: a file is read, or named as one that is not
-                read = list(pool.map(partial(photograph, image_size=image_size), files[start : start + at_once]))
+                warnings.simplefilter("ignore")  # Pillow's: a file that cannot be read is reported anyway
+                read = list(pool.map(partial(load_image, image_size=image_size), files[start : start + batch_size]))
             for error in (one for one in read if isinstance(one, DataError)):
-                complain(error)
-            if found := [one for one in read if isinstance(one, Photograph)]:
+                print_unreadable(error)
+            if found := [one for one in read if isinstance(one, InputImage)]:
                 yield found
 
 
-def photograph(file: Path, image_size: int) -> Photograph | DataError:
-    """An image, or why it is none."""
+def load_image(file: Path, image_size: int) -> InputImage | DataError:
+    """Read an image, or return the error."""
     try:
         image = decoded(file)
     except DataError as error:
         return error
     scale = SIDE / max(image.size)
     thumbnail = image.resize([max(1, round(scale * side)) for side in image.size], Image.Resampling.BICUBIC)
-    return Photograph(file, squared(image, image_size), thumbnail)
+    return InputImage(file, squared(image, image_size), thumbnail)
 
 
 @torch.no_grad()
-def most_probable(trained: Trained, images: np.ndarray) -> list[list[tuple[str, float]]]:
-    """The classes of images uint8 [B, S, S, 3] with their probabilities, the most probable first."""
+def top_classes(trained: Trained, images: np.ndarray) -> list[list[tuple[str, float]]]:
+    """The TOP most probable (class, probability) of images uint8 [B, S, S, 3], most probable first."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(trained.normalize.mean.device)
     with trained.precision.autocast():
         logits = mean_logits(trained.model.eval(), trained.normalize(pixels), trained.views)
     probabilities = np.exp(metrics.log_probabilities(logits.cpu().numpy()))
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :NAMED]
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
     return [
         [(trained.classes[label], round(float(shares[label]), 6)) for label in first]
         for shares, first in zip(probabilities, order, strict=True)
@@ -161,12 +161,12 @@ def most_probable(trained: Trained, images: np.ndarray) -> list[list[tuple[str, 
 
 
 def shortened(name: str) -> str:
-    """A name without its middle where it is longer than there is room for below an image."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
+    """A name of at most NAME_LENGTH characters; the middle of a longer one is left out."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH // 2]}…{name[1 - NAME_LENGTH // 2 :]}"
 
 
 def contact_sheet(predictions: Sequence[Prediction], thumbnails: Sequence[Image.Image]) -> "Figure":
-    """The first images as they are, each above its file's name, its class and percent; how many there are in all."""
+    """Thumbnails of the first images, each with file name, predicted class and probability below it."""
     columns = min(COLUMNS, len(thumbnails))
     rows = -(-len(thumbnails) // columns)
     canvas, grid = plot.figure(width=1.2 * columns, height=1.65 * rows, rows=rows, columns=columns)

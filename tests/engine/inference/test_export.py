@@ -16,7 +16,7 @@ import hubconf
 from data.loader import Normalize
 from engine.config import combinations, options
 from engine.config.schema import read_keys
-from engine.inference.export import FILES, FORMATS, NotExported, WithNormalization, captured, write
+from engine.inference.export import FILES, FORMATS, NotExported, WithNormalization, exported_program, write
 from tests.support.commands import answer
 from tests.support.marks import slow_except
 from tests.support.networks import SMALL_FAMILIES
@@ -69,7 +69,7 @@ def test_a_trained_network_in_every_format(finished, caplog, capsys):
         for name in ("classes", "mean", "std", "image_shape"):
             assert json.loads(metadata[name]) == checkpoint[name]
         assert json.loads(metadata["model"])["_target_"] == "models.lenet.LeNet5"
-    assert said["images"] == "float32 [B, 3, 32, 32], RGB from 0 to 1; normalised within"
+    assert said["images"] == "float32 [B, 3, 32, 32], RGB from 0 to 1; the model normalises them"
 
     card = (place / "README.md").read_text()
     blocks = [yaml.safe_load(block.partition("```")[0]) for block in card.split("```yaml\n")[1:]]
@@ -91,7 +91,7 @@ RISKY = {
 def test_a_network_can_be_captured_for_any_number_of_images(name):
     torch.manual_seed(0)
     network = WithNormalization(hubconf.create(name, num_classes=10, **RISKY[name]), FACTS["mean"], FACTS["std"]).eval()
-    program = captured(network, FACTS).module()
+    program = exported_program(network, FACTS).module()
     for count in (1, 3):
         images = torch.rand(count, 3, 32, 32)
         torch.testing.assert_close(program(images), network(images))
@@ -145,10 +145,10 @@ def test_the_formats_are_those_of_the_key():
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ("export=torch tta=flip", "tta= and export=: nothing is evaluated with export=, leave tta= out"),
+        ("export=torch tta=flip", "tta= and export= cannot be combined: export= does not evaluate"),
         ("export=torch eval_batch_size=3", "eval_batch_size= and export="),
-        ("export=[torch,torch] checkpoint=[one.pt,two.pt]", "export=: with one network; give one checkpoint"),
-        ("export=[torch,onnx]", "export=onnx: this needs further packages: pip install onnx onnxscript onnxruntime"),
+        ("export=[torch,torch] checkpoint=[one.pt,two.pt]", "export=: takes one checkpoint"),
+        ("export=[torch,onnx]", "export=onnx: requires more packages: pip install onnx onnxscript onnxruntime"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, why, tmp_path, monkeypatch, capsys):

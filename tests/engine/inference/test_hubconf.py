@@ -72,7 +72,7 @@ def test_what_there_is_not_is_refused():
     ("name", "settings", "why"),
     [
         ("resnet20", {"shortcut": "D"}, "shortcut=D: must be A or A_symmetric or B or C"),
-        ("resnet20", {"depths": [3, 3]}, "depths=[3,3]: there must be one entry a stage"),
+        ("resnet20", {"depths": [3, 3]}, "depths=[3,3]: must have one entry per stage"),
         ("se_resnet20", {"widths": (16, 32)}, "must be one entry a stage"),
         ("lenet5", {"pooling": "min"}, "pooling=min: must be max or average"),
         ("shake_shake26_2x32d", {"forward_mixing": "bad"}, "forward_mixing=bad: must be "),
@@ -157,7 +157,7 @@ def test_files_that_are_spoilt_or_hostile(tmp_path):
     whole = spoilt(tmp_path).read_bytes()
     for content in (b"", whole[:100], whole[:-1]):
         (tmp_path / "cut.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match="is not a file of safetensors"):
+        with pytest.raises(CheckpointError, match="is not a safetensors file"):
             hubconf.load(tmp_path / "cut.safetensors")
     with pytest.raises(CheckpointError, match="weights=ema"):
         hubconf.load(spoilt(tmp_path), weights="ema")

@@ -11,7 +11,7 @@ from PIL import Image
 
 import evaluate
 from engine.build import from_checkpoint, objects
-from engine.inference.predict import AT_ONCE, SHOWN, Prediction, batches, contact_sheet, image_files, photograph
+from engine.inference.predict import BATCH_SIZE, SHOWN, Prediction, batches, contact_sheet, image_files, load_image
 from tests.support.commands import answer
 from tests.support.runs import Run, composed
 
@@ -91,7 +91,7 @@ def test_images_of_any_kind(finished, tmp_path, monkeypatch, caplog, capsys):
         predict(run, f"predict={photos / 'notes.txt'}")
     assert exit_.value.code == 2
     named, ended = capsys.readouterr().err.splitlines()
-    assert "notes.txt cannot be read as an image: it is none of PNG" in named
+    assert "notes.txt cannot be read as an image: its format is not one of PNG" in named
     assert ended.endswith("notes.txt: there is no image that can be read")
 
 
@@ -101,11 +101,11 @@ def test_many_images_come_in_batches(tmp_path):
     (tmp_path / "3.png").write_bytes(b"")
     (tmp_path / "4.png").write_bytes(b"")
     (tmp_path / "5.png").write_bytes(b"")
-    found = list(batches(image_files([str(tmp_path)]), 32, at_once=3))
+    found = list(batches(image_files([str(tmp_path)]), 32, batch_size=3))
     assert [len(batch) for batch in found] == [3, 1]
     assert [int(one.pixels[0, 0, 0]) for batch in found for one in batch] == [0, 1, 2, 6]
     assert all(one.pixels.shape == (32, 32, 3) for batch in found for one in batch)
-    assert AT_ONCE * 3 * 1024 * 1024 * 4 < 1 << 30  # the largest images of dataset=folder, in fp32
+    assert BATCH_SIZE * 3 * 1024 * 1024 * 4 < 1 << 30  # the largest images of dataset=folder, in fp32
 
 
 def test_a_pattern_is_what_it_matches(tmp_path):
@@ -125,7 +125,7 @@ def test_links_lead_nowhere_twice(tmp_path):
 @pytest.mark.parametrize("size", [(4, 4000), (3000, 20), (5, 5)])
 def test_a_thumbnail_keeps_the_shape_of_an_image(size, tmp_path):
     save(tmp_path / "0.png", Image.new("RGB", size))
-    shown = photograph(tmp_path / "0.png", 32).thumbnail
+    shown = load_image(tmp_path / "0.png", 32).thumbnail
     assert max(shown.size) == 160
     assert shown.size == pytest.approx([160 * side / max(size) for side in size], abs=1)
 
@@ -149,13 +149,13 @@ def test_the_contact_sheet_says_what_it_leaves_out(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ("predict=nowhere", "predict=nowhere: there is no such file or folder"),
-        ("predict=[one.pt,nowhere]", "predict=nowhere: there is no such file or folder"),
-        ("predict=*.png", "predict=*.png: there is no such file or folder"),
+        ("predict=nowhere", "predict=nowhere: no such file or directory"),
+        ("predict=[one.pt,nowhere]", "predict=nowhere: no such file or directory"),
+        ("predict=*.png", "predict=*.png: no such file or directory"),
         ("predict=. every_tta=true", "every_tta= and predict=: nothing is evaluated"),
         ("predict=. root=.", "root= and predict=: nothing is evaluated"),
-        ("predict=. export=onnx", "predict= and export=: one at a time"),
-        ("predict=. checkpoint=[one.pt,two.pt]", "predict=: with one network; give one checkpoint"),
+        ("predict=. export=onnx", "predict= and export= cannot be combined"),
+        ("predict=. checkpoint=[one.pt,two.pt]", "predict=: takes one checkpoint"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, why, tmp_path, monkeypatch, capsys):
