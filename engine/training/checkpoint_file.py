@@ -1,4 +1,4 @@
-"""Checkpoints: files that describe themselves, are never half written, and run no code when read."""
+"""Checkpoint files: self-describing, written atomically, read without running code."""
 
 import os
 import pickle
@@ -20,24 +20,24 @@ from engine.device.memory import is_out_of_memory
 from engine.run.console import say
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.training.checkpoint_validation import impossible
+from engine.training.checkpoint_validation import invalid_field
 
 FORMAT = 4
 
-# What reading arbitrary bytes as a zip archive or a pickle may raise.
+# Exceptions that reading arbitrary bytes as a zip archive or a pickle may raise.
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, AssertionError)
 
 UNREADABLE += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class CheckpointError(RunError):
-    """A checkpoint that cannot be used; the message is one line that names the file and says why."""
+    """The checkpoint cannot be used; the message is one line that names the file and the reason."""
 
 
-def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> None:
-    """Write a checkpoint (tensors and plain values) so that at no moment there is half of one.
+def write(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
+    """Write a checkpoint (tensors and plain values) atomically.
 
-    What was at `path` is moved to `keep`, or gone. Raises OSError, and leaves what was there.
+    An existing file at `path` is moved to `previous`, or replaced. Raises OSError, and then leaves it unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -46,13 +46,13 @@ def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> N
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch has a RuntimeError of its own for a disk that is full
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         part.unlink(missing_ok=True)
         raise error if isinstance(error, OSError) else OSError(*error.args) from error
-    if keep and path.exists():
-        os.replace(path, keep)
+    if previous and path.exists():
+        os.replace(path, previous)
     os.replace(part, path)
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows; new names are on the disk once their directory is
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows; a rename is durable once its directory is flushed
         directory = os.open(path.parent, os.O_DIRECTORY)
         try:
             os.fsync(directory)
@@ -61,7 +61,7 @@ def write(path: Path, content: dict[str, Any], *, keep: Path | None = None) -> N
 
 
 def read_newest(run: RunDirectory) -> tuple[dict[str, Any], Path]:
-    """The newest sound checkpoint of a run, and its file; says so if another one was newer.
+    """The newest intact checkpoint of a run, and its file; prints a line if a newer one is damaged.
 
     Raises CheckpointError if there is none.
     """
@@ -73,7 +73,7 @@ def read_newest(run: RunDirectory) -> tuple[dict[str, Any], Path]:
             reasons.append(str(error))
         else:
             if reasons:
-                say(f"{reasons[0]}: going on from {path} instead, step {content['state']['step']}")
+                say(f"{reasons[0]}: resuming from {path} instead, step {content['state']['step']}")
             return content, path
     raise CheckpointError("; ".join(reasons))
 
@@ -81,41 +81,41 @@ def read_newest(run: RunDirectory) -> tuple[dict[str, Any], Path]:
 def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint into main memory.
 
-    Raises CheckpointError for a file that is none, is damaged, or has another format.
+    Raises CheckpointError if the file is not a checkpoint, is damaged, or has another format.
     """
     with readable(path):
         if not is_archive(path):
             raise zipfile.BadZipFile("File is not a zip file")
     content = load(path)
-    if not is_own(content):
+    if not is_project_checkpoint(content):
         raise CheckpointError(
-            f"{path} is not a checkpoint of this program; weights of others: train.py init_from=... init_only=true"
+            f"{path} is not a checkpoint of this program; import other weights: train.py init_from=... init_only=true"
         )
-    return own_content(content, path)
+    return validated_checkpoint(content, path)
 
 
 def load(path: Path) -> Any:
-    """What torch.save has written to a file, in main memory: tensors and plain values, no code.
+    """Load a file of torch.save into main memory: tensors and plain values, no code.
 
-    Files of torch before 1.6, which are no archives, are read as well. Raises CheckpointError for a file that is
-    something else, or is damaged.
+    Files of torch before 1.6, which are not zip archives, are read as well. Raises CheckpointError for any other file,
+    or if it is damaged.
     """
     with readable(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of what it is about to refuse
+        warnings.simplefilter("ignore")  # torch warns before it raises
         if is_archive(path):
-            require_whole(path)
+            require_intact(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if code := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
-                whole = f"it holds {code[1]}, which would be run as code; of a network its state_dict() is wanted"
-                raise CheckpointError(f"{path} is not a checkpoint: {whole}") from None
+                reason = f"it contains {code[1]}, which would run as code; save the network's state_dict() instead"
+                raise CheckpointError(f"{path} is not a checkpoint: {reason}") from None
             raise
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Within, whatever arbitrary bytes at `path` may raise is a CheckpointError."""
+    """Turn errors of reading arbitrary bytes at `path` into CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
@@ -126,38 +126,38 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as a zip archive does: torch.load reads what does not as a file of old."""
+    """Whether a file starts like a zip archive; torch.load reads any other as the legacy format."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
 
 
-def require_whole(path: Path) -> None:
-    """Raise CheckpointError for an archive that is damaged, or compressed, which torch.save writes none.
+def require_intact(path: Path) -> None:
+    """Raise CheckpointError if an archive is damaged, or compressed, which torch.save never does.
 
-    It has a checksum for each of its members, which torch.load ignores.
+    The checksums of its members are verified, which torch.load does not do.
     """
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and might unpack to anything")
+            raise CheckpointError(f"{path} is not a checkpoint: it is compressed, and could unpack to any size")
         if damaged := archive.testzip():
-            raise CheckpointError(f"{path} is damaged: {damaged} has another checksum than it had")
+            raise CheckpointError(f"{path} is damaged: wrong checksum of {damaged}")
 
 
-def is_own(content: Any) -> bool:
-    """Whether what a file holds is a checkpoint of this program, of whatever format."""
+def is_project_checkpoint(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of this program, of any format version."""
     return isinstance(content, dict) and "format" in content
 
 
-def own_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A checkpoint of this program, with the weights by the network's own names.
+def validated_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A checkpoint of this program, validated, with wrapper prefixes removed from the names of the weights.
 
-    Raises CheckpointError, also for one that says of itself what cannot be.
+    Raises CheckpointError, also for invalid values.
     """
-    with described():
+    with checkpoint_errors():
         if content["format"] != FORMAT:
             raise CheckpointError(f"{path} has checkpoint format {content['format']}, this program reads {FORMAT}")
         for said in (content, content["state"]):
-            require_possible(said, path)
+            require_valid(said, path)
         if "config" in content:
             content["config"] = with_moved_targets(content["config"])
         if "model" in content["state"]:
@@ -165,15 +165,15 @@ def own_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content
 
 
-def require_possible(said: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError if a file says of itself what cannot be."""
-    if claim := impossible(said):
-        raise CheckpointError(f"{path} says {claim}")
+def require_valid(said: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if a field of the file is invalid."""
+    if problem := invalid_field(said):
+        raise CheckpointError(f"{path} says {problem}")
 
 
 @contextmanager
-def described() -> Iterator[None]:
-    """Within, a checkpoint that does not hold what it should raises CheckpointError, whatever comes of it."""
+def checkpoint_errors() -> Iterator[None]:
+    """Turn errors of a checkpoint with missing or wrong content into CheckpointError."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -184,7 +184,7 @@ def described() -> Iterator[None]:
 
 
 def without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
-    """Weights by the network's own names, where torch's DataParallel or compiler had wrapped it."""
+    """Weights without the name prefixes of DataParallel and torch.compile."""
     for prefix in ("module.", "_orig_mod."):
         if weights and all(name.startswith(prefix) for name in weights):
             return without_wrappers({name.removeprefix(prefix): value for name, value in weights.items()})
@@ -192,7 +192,7 @@ def without_wrappers(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, dict[str, Tensor]]:
-    """The weights of a checkpoint by name, or for None those that count, with their name. Raises CheckpointError."""
+    """(name, weights) of a checkpoint; for None those that are its result. Raises CheckpointError."""
     state = checkpoint["state"]
     kept = weights_by_name(state)
     if name is None:
@@ -203,16 +203,16 @@ def chosen_weights(checkpoint: dict[str, Any], name: str | None) -> tuple[str, d
 
 
 def weights_by_name(state: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """The weights that a checkpoint's state holds: "model", and by its name each average that had begun."""
+    """The weights in a checkpoint's state: "model", and each average that has started, by name."""
     begun = {name: average["model"] for name, average in state["averages"].items() if average["model"]}
     return {"model": state["model"], **begun}
 
 
 def result_weights(state: dict[str, Any], *, epoch: float) -> str:
-    """The name of the weights that count in a checkpoint's state that was taken after `epoch` epochs.
+    """The name of the weights that are the result of a checkpoint taken after `epoch` epochs.
 
-    In the best epoch in validation those that did best; without validation the last average that
-    has begun, if there is one; else the network's own.
+    With validation, the best weights if this is the best epoch, else "model"; without, the last average that has
+    started, or "model" if there is none.
     """
     if state["best_epoch"]:
         return state["best_weights"] if state["best_epoch"] == epoch else "model"

@@ -1,4 +1,4 @@
-"""What a file says of the network that it holds, held to what can be: anybody may have written it."""
+"""Validation of the metadata in a checkpoint, which may come from an untrusted source."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,30 +7,30 @@ from engine.device.device import MEMORY_FORMATS
 from engine.device.precision import DTYPES
 from models.layers import SMALLEST_INPUT
 
-LARGEST = 8192  # pixels a side, of an image as large as the largest photograph that data/folder.py decodes
+LARGEST = 8192  # pixels a side; data/folder.py decodes no larger image
 
-MOST_COUNTED = 2**53  # of steps and images: up to here a float counts without gaps
+MOST_COUNTED = 2**53  # steps or images: a float represents all integers up to here
 
-SHOWN = 100  # characters of a claim that is refused
+SHOWN = 100  # characters of an invalid value in the message
 
-# Given a claim and all that the file says, whether it can be. Those further down may rely on those above them.
+# (value, all metadata) -> whether the value is valid. A rule may rely on the rules above it.
 Rule = Callable[[Any, Mapping[str, Any]], bool]
 
 
 def is_whole(value: Any, least: int, most: int) -> bool:
-    """Whether this is a whole number from `least` to `most`."""
+    """Whether this is an int from `least` to `most`."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_image_shape(value: Any) -> bool:
-    """Whether images can have this shape, [C, H, W]."""
+    """Whether this is a valid image shape [C, H, W]."""
     if not isinstance(value, list) or len(value) != 3:
         return False
     return is_whole(value[0], 1, LARGEST) and all(is_whole(side, SMALLEST_INPUT, LARGEST) for side in value[1:])
 
 
 def are_names(value: Any) -> bool:
-    """Whether classes can have these names: text that can be written as UTF-8, each another one."""
+    """Whether these are valid class names: distinct strings that can be encoded as UTF-8."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         return False
     return len(set(value)) == len(value) > 0 and not any("\ud800" <= sign <= "\udfff" for sign in "".join(value))
@@ -41,11 +41,11 @@ def is_one_a_channel(value: Any, said: Mapping[str, Any], least: float) -> bool:
     if not isinstance(value, list) or len(value) != said["image_shape"][0]:
         return False
     are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value)
-    return are_numbers and all(least <= number <= 1 for number in value)  # which nan is not
+    return are_numbers and all(least <= number <= 1 for number in value)  # false for nan
 
 
 def is_one_of(value: Any, names: Mapping[str, Any]) -> bool:
-    """Whether this is one of some names."""
+    """Whether this is one of `names`."""
     return isinstance(value, str) and value in names
 
 
@@ -54,7 +54,7 @@ RULES: dict[str, tuple[str, Rule]] = {
         f"channels, height and width, from {SMALLEST_INPUT} to {LARGEST} pixels each way",
         lambda value, said: is_image_shape(value),
     ),
-    "classes": ("a list of names, each another one", lambda value, said: are_names(value)),
+    "classes": ("a list of distinct names", lambda value, said: are_names(value)),
     "mean": ("a number from 0 to 1 for each channel", lambda value, said: is_one_a_channel(value, said, 0)),
     "std": ("a number from 0.001 to 1 for each channel", lambda value, said: is_one_a_channel(value, said, 0.001)),
     "precision": (f"one of {', '.join(DTYPES)}", lambda value, said: is_one_of(value, DTYPES)),
@@ -65,12 +65,12 @@ RULES: dict[str, tuple[str, Rule]] = {
 }
 
 
-def impossible(said: Mapping[str, Any]) -> str | None:
-    """The first claim that cannot be, in words of one line; None if all of those that are made can.
+def invalid_field(said: Mapping[str, Any]) -> str | None:
+    """A one-line description of the first invalid field; None if all fields are valid.
 
-    What a file does not say is missed by whoever needs it: one rule needs another's claim, and raises KeyError.
+    Missing fields are allowed, unless another field's rule needs them: then KeyError is raised.
     """
-    for name, (wanted, can_be) in RULES.items():
-        if name in said and not can_be(said[name], said):
+    for name, (wanted, is_valid) in RULES.items():
+        if name in said and not is_valid(said[name], said):
             return f"{name}={' '.join(repr(said[name]).split())[:SHOWN]}: {wanted} was expected"
     return None

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: best, last and those of chosen epochs, written in the background."""
+"""The checkpoints of a run: "last", the one before it, and "best"."""
 
 import time
 from functools import partial
@@ -13,15 +13,15 @@ from engine.run.errors import NotSaved
 from engine.training.checkpoint_file import CheckpointError, read, read_newest, write
 from engine.training.state import TrainState
 
-SLOWEST = 1 / 1024  # a run that diverges at so small a share of its learning rate is given up
+SLOWEST = 1 / 1024  # a run that still diverges at this fraction of its learning rate is stopped
 
 
 class Checkpoints:
     """The checkpoints of one run: "last", the one before it, and "best".
 
     `description` is what a reader needs besides the state: the configuration as plain data, class
-    names, normalisation and so on. It is written into every checkpoint. Within an epoch there is one
-    every `minutes` or every so many `steps`; 0 for none.
+    names, normalisation and so on. It is written into every checkpoint. Within an epoch, a checkpoint is
+    saved every `minutes` or every `steps` steps; 0 for never.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Checkpoints:
         self.is_saved = True
 
     def __str__(self) -> str:
-        """What there is to go on from."""
+        """The checkpoint to resume from, in words."""
         try:
             content, path = read_newest(self.run)
         except CheckpointError:
@@ -51,14 +51,14 @@ class Checkpoints:
         return f"the last checkpoint, {path}, is of epoch {epoch:g}"
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a checkpoint after `step` steps."""
+        """Whether a checkpoint is due after `step` steps."""
         minutes = (time.monotonic() - self.saved_at) / 60
         return bool((self.steps and step % self.steps == 0) or (self.minutes and minutes >= self.minutes))
 
     def save(self, name: str, state: TrainState) -> None:
-        """Keep the state under a name. Where that cannot be, say so: what was kept before stays, and training goes on.
+        """Save the state under a name. On failure print a message, keep the older file and continue training.
 
-        `is_saved` tells whether it could.
+        `is_saved` tells whether it succeeded.
         """
         content = {**self.description, "state": state.state_dict()}
         if self.ranks.size > 1:
@@ -67,25 +67,25 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def try_to_write(self, name: str, content: dict[str, Any]) -> bool:
-        """Write a checkpoint under a name; False, which is said, if that cannot be."""
+        """Write a checkpoint under a name; on failure print a message and return False."""
         path = self.files[name]
         try:
-            self.run.provide()
-            write(path, content, keep=self.run.previous if name == "last" else None)
+            self.run.recreate()
+            write(path, content, previous=self.run.previous if name == "last" else None)
         except OSError as error:
-            say(f"{path} could not be written ({error.strerror or error}): what is there is older")
+            say(f"{path} could not be written ({error.strerror or error}); the file there is older")
             return False
         return True
 
     def require_saved(self) -> None:
-        """Raise NotSaved if the last state could not be kept."""
+        """Raise NotSaved if the last checkpoint could not be written."""
         if not self.is_saved:
-            raise NotSaved(f"{self.run}: the last epoch could not be written")
+            raise NotSaved(f"{self.run}: the last checkpoint could not be written")
 
     def read_best(self, state: TrainState) -> dict[str, Any] | None:
-        """The state of the best epoch in validation; None if none was chosen, or, which is said, if it is lost.
+        """The state of the best epoch in validation; None if there is none, or if it cannot be read.
 
-        Where the best could not be written it is that of an earlier epoch, which is said as well.
+        If the best could not be written, the file is of an earlier epoch. Prints a message in both cases.
         """
         if not state.best_epoch:
             return None
@@ -97,31 +97,30 @@ class Checkpoints:
         return best
 
     def try_to_read_best(self) -> dict[str, Any] | None:
-        """The state in the best checkpoint; None, which is said, if it is lost."""
+        """The state in the best checkpoint; None, with a message, if it cannot be read."""
         try:
             return read(self.run.best)["state"]
         except CheckpointError as error:
-            say(f"{error}: the last epoch counts in its place")
+            say(f"{error}: the last epoch is tested instead")
             return None
 
     def roll_back(self, state: TrainState) -> bool:
-        """Put `state` back to the last checkpoint, with half its learning rate; False if there is no use in that."""
+        """Restore `state` from the last checkpoint with half its learning rate; False if the rate is too small."""
         rate, seconds = state.rate / 2, state.seconds
         if rate < SLOWEST:
             return False
         content, _ = self.ranks.broadcast_from_main(partial(read_newest, self.run))
-        self.put_back(state, content)
+        self.restore(state, content)
         state.rate = rate
         state.start_clock(seconds)
         return True
 
     def resume(self, content: dict[str, Any], state: TrainState, *, force: bool) -> None:
-        """Put `state` back to where a checkpoint was taken, given its content.
+        """Restore `state` from the content of a checkpoint.
 
-        Raises CheckpointError if the configuration has changed in a way that alters the result,
-        unless `force` is given; and in any case if the network or the optimizer is another one, if there is a
-        new average, if an epoch has another number of steps than it had, or if the run has come
-        further than it now shall.
+        Raises CheckpointError if the configuration has changed in a way that alters the result, unless `force` is
+        given; and always if the network, the optimizer or the steps per epoch have changed, if an average was added,
+        or if the run is already past `max_epochs`.
         """
         changed = difference(content["config"], self.description["config"], may_move=True)
         if changed and not force:
@@ -129,22 +128,22 @@ class Checkpoints:
         for group, part in (("model", "network"), ("optimizer", "optimizer")):
             had, has = (config[group]["_target_"] for config in (content["config"], self.description["config"]))
             if had != has:
-                raise CheckpointError(f"this run's {part} was {had}: no way to go on with {has}")
+                raise CheckpointError(f"this run's {part} was {had}: it cannot be resumed with {has}")
         require_same_weights(content["state"], state)
         before, now = content["steps_per_epoch"], self.description["steps_per_epoch"]
         if before != now:
             raise CheckpointError(
-                f"an epoch of this run has {before} steps, with these settings {now}: no way to go on"
+                f"an epoch of this run has {before} steps, with these settings {now}: it cannot be resumed"
             )
         max_epochs, done = self.description["config"]["trainer"]["max_epochs"], content["state"]["step"] / now
         if done > max_epochs:
-            raise CheckpointError(f"trainer.max_epochs={max_epochs}: this run has come to epoch {done:g} already")
-        self.put_back(state, content)
+            raise CheckpointError(f"trainer.max_epochs={max_epochs}: this run is already at epoch {done:g}")
+        self.restore(state, content)
 
-    def put_back(self, state: TrainState, content: dict[str, Any]) -> None:
-        """Let `state` be what a checkpoint holds; a rank goes on with masks of its own.
+    def restore(self, state: TrainState, content: dict[str, Any]) -> None:
+        """Load a checkpoint's content into `state`; each rank restores its own random states.
 
-        Where the checkpoint is of another number of ranks, and knows nothing of this one's, they go on as they are.
+        If the checkpoint is of another number of ranks, the other ranks keep their current random states.
         """
         own, saved = random_states(), content.get("random_of_ranks", [])
         state.load_state_dict(content["state"])
@@ -160,11 +159,11 @@ def require_same_weights(saved: dict[str, Any], state: TrainState) -> None:
         if before != now:
             raise CheckpointError(f"{name} of this run's network has the shape {before}, with these settings {now}")
     for name in state.averages.keys() - saved["averages"].keys():
-        raise CheckpointError(f"this run has no {name} so far: no way to begin with it now")
+        raise CheckpointError(f"this run has no {name} so far: it cannot be added on resume")
 
 
-def keep(state: TrainState, checkpoints: Checkpoints) -> None:
-    """Keep what a run begins with as its checkpoint, and say where. Raises NotSaved."""
+def save_initial(state: TrainState, checkpoints: Checkpoints) -> None:
+    """Save the initial state as the run's checkpoint, and print where. Raises NotSaved."""
     checkpoints.save("last", state)
     if not checkpoints.is_saved:
         raise NotSaved(f"{checkpoints.run}: the weights could not be written")

@@ -1,4 +1,4 @@
-"""The test figures of a run, at its end: the only time that the test images are used."""
+"""The test metrics of a run, at its end: the only time that the test images are used."""
 
 from dataclasses import replace
 from functools import partial
@@ -27,10 +27,10 @@ def final_test(
     views: Views,
     ranks: Ranks,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """The test figures of the last epoch and of the best, and the evaluation that counts, over all ranks' images.
+    """Test metrics of the last and the best epoch, and the evaluation that is the run's result, over all ranks' images.
 
-    The one that counts is of the epoch and the weights (the network's or an average's) with the highest validation
-    accuracy; without validation images, of the last epoch, and of the last average if there is one.
+    The result is of the epoch and weights (the network's or an average's) with the highest validation accuracy;
+    without validation images, of the last epoch, with the last average if there is one.
     """
     tested = partial(evaluate, batches=test, precision=precision, views=views, ranks=ranks)
     last = {name: tested(network) for name, network in state.networks().items()}

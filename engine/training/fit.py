@@ -1,4 +1,4 @@
-"""Training, from the first step or from where it was interrupted, to the last epoch."""
+"""The training loop, from the first step or a checkpoint to the last epoch."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from engine.training.step import TrainStep, set_learning_rate
 
 
 class Diverged(RunError):
-    """The loss or the weights are no longer numbers; the message is one line that says when."""
+    """Training diverged: the loss or a weight is NaN or inf; the message is one line that says when."""
 
     status = 1
 
@@ -37,14 +37,13 @@ def fit(
     roll_back: bool,
     pruning_callback: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
-    """Train `state` until it has seen the images `max_epochs` times.
+    """Train `state` for `max_epochs` epochs.
 
-    After each epoch the network and its averages are evaluated on the images of `after_epoch`;
-    "val" among them choose the best epoch. Checkpoints are kept: "last" after each epoch, after any
-    step on a signal, and within epochs as often as asked for; "best" where the validation accuracy
-    is the highest so far. With `roll_back` a run that diverges goes on from the last one at half
-    the learning rate. Before each epoch `judge` is shown the figures of those so far, and raises Pruned where
-    further ones are not worth their time. Raises Interrupted after a signal, and Diverged.
+    After each epoch the network and its averages are evaluated on the images of `after_epoch`; "val" chooses the best
+    epoch. Checkpoints: "last" after each epoch, on a signal, and within epochs as configured; "best" when the
+    validation accuracy is the highest so far. With `roll_back` a run that diverges restarts from the last checkpoint
+    at half the learning rate. `pruning_callback` gets the records so far before each epoch, and may raise Pruned.
+    Raises Interrupted after a signal, and Diverged.
     """
     state.start_clock(state.seconds_before)
     ranks = train_step.ranks
@@ -65,7 +64,7 @@ def fit(
                     raise Diverged(f"{trouble}; {checkpoints}") from None
                 log.rolled_back(trouble, step=state.step, rate=state.rate)
                 continue
-            state.feed_schedule(record)
+            state.step_schedule(record)
             log.epoch(record | {"seconds": state.seconds}, max_epochs=max_epochs)
             if "val" in after_epoch and state.is_best(record):
                 checkpoints.save("best", state)
@@ -83,7 +82,7 @@ def train_epoch(
     checkpoints: Checkpoints,
     stop: StopRequest,
 ) -> dict[str, float]:
-    """Train to the end of the epoch that `state` is in, and let the averages settle; its figures by name."""
+    """Train to the end of the current epoch and prepare the averages; its metrics by name."""
     begun, steps, images_before = time.perf_counter(), len(train), state.read_totals().images
     epoch, first_step = divmod(state.step, steps)
     state.model.train()
@@ -105,14 +104,14 @@ def train_epoch(
     record |= {name: norm for name, norm in state.norms().items() if math.isfinite(norm)}
     record["images_per_second"] = (state.take_totals().images - images_before) / (time.perf_counter() - begun)
     for average in state.averages.values():
-        average.settle(train.epoch(epoch), train_step.precision)
+        average.prepare(train.epoch(epoch), train_step.precision)
     return record
 
 
 def epoch_record(state: TrainState, train: TrainLoader) -> dict[str, float]:
-    """What the steps of the epoch have come to, by name.
+    """Training metrics of the epoch so far, by name.
 
-    An accuracy on mixed images, which no network could bring to 1, has a name of its own.
+    The accuracy on mixed images, which cannot reach 1, has a name of its own.
     """
     totals = state.read_totals()
     return {
@@ -125,9 +124,9 @@ def epoch_record(state: TrainState, train: TrainLoader) -> dict[str, float]:
 
 
 def require_finite(state: TrainState, record: dict[str, float], *, is_over: bool = True) -> None:
-    """Raise Diverged if the loss in an epoch, in training or in validation, or a weight is no longer a number.
+    """Raise Diverged if the training or validation loss or a weight is NaN or inf.
 
-    Or if an epoch that `is_over` had no batch at all that was not skipped.
+    Also if every batch of an epoch that `is_over` was skipped.
     """
     totals, epoch, rate = state.read_totals(), f"epoch {record['epoch']}", record["learning_rate"]
     found = None
@@ -138,7 +137,7 @@ def require_finite(state: TrainState, record: dict[str, float], *, is_over: bool
     elif is_over and state.skipped and not totals.images:
         found = f"no batch of {epoch} had a finite loss and gradient"
     elif not math.isfinite(state.weight_norm()):
-        found = f"a weight is no longer a number in {epoch}"
+        found = f"a weight became NaN or inf in {epoch}"
     if found:
         raise Diverged(f"{found}, learning rate {rate:.2g}")
 
@@ -146,7 +145,7 @@ def require_finite(state: TrainState, record: dict[str, float], *, is_over: bool
 def evaluations(
     state: TrainState, after_epoch: dict[str, EvalLoader], precision: Precision, ranks: Ranks
 ) -> dict[str, float]:
-    """The figures of the network and its averages under names such as val_loss, or val_accuracy_ema for an average."""
+    """Metrics of the network and its averages, with names such as val_loss, or val_accuracy_ema for an average."""
     record = {}
     for images, batches in after_epoch.items():
         for weights, network in state.networks().items():

@@ -1,8 +1,8 @@
-"""The learning-rate range test: which learning rate to train with, found in a few hundred steps.
+"""The learning-rate range test: find a learning rate in a few hundred steps.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv 1506.01186, sec. 3.3:
 raise the learning rate while the network trains, and see where the loss falls and where it
-diverges. Here it rises exponentially, as has become usual, so that one test serves every optimizer.
+diverges. Here it rises exponentially, as is usual now, so that one test works for every optimizer.
 """
 
 import math
@@ -26,20 +26,20 @@ FIRST, LAST, STEPS = 1e-6, 10.0, 350  # 50 steps a decade
 
 DIVERGED = 4.0  # times the lowest loss
 
-BELOW = 3.0  # times: so far below the learning rate of the lowest loss one trains best, see docs/schedulers.md
+BELOW = 3.0  # suggest the learning rate of the lowest loss divided by this, see docs/schedulers.md
 
 
 def suggest(
     state: TrainState, train: TrainLoader, train_step: TrainStep, *, lr: float, run: RunDirectory, words: Sequence[str]
 ) -> None:
-    """Make a range test, draw it, and say with which learning rate to train.
+    """Run a range test, plot it, and print the suggested learning rate.
 
-    `lr` is what the optimizer was built with, `words` are those of the command line. The weights
-    of `state` are of no use afterwards.
+    `lr` is the learning rate that the optimizer was built with, `words` are the command-line arguments. The weights
+    of `state` are unusable afterwards.
     """
     rates, losses = range_test(state, train, train_step, lr=lr)
     if len(rates) < 2:
-        say("no suggestion: the loss is no number from the beginning")
+        say("no suggestion: the loss is NaN or inf from the start")
         return
     smooth = smoothed(losses)
     found = suggested(rates, losses, smooth)
@@ -52,7 +52,7 @@ def suggest(
     draw(rates, losses, smooth, found, x, y, file=run.range_test)
     say(f"picture: {run}/{run.range_test.name}")
     if found is None:
-        say("no suggestion: with no learning rate has the loss fallen")
+        say("no suggestion: the loss fell at no learning rate")
         return
     say(f"suggestion: {found:g}, a third of where the smoothed loss was lowest")
     kept = [word for word in words if not word.lstrip("+").startswith(("lr_find=", "optimizer.lr="))]
@@ -62,10 +62,10 @@ def suggest(
 def range_test(
     state: TrainState, train: TrainLoader, train_step: TrainStep, *, lr: float
 ) -> tuple[list[float], list[float]]:
-    """Train with a learning rate that rises until the loss diverges: the learning rates, and the losses met with them.
+    """Train with a rising learning rate until the loss diverges: (learning rates, losses).
 
-    Parameter groups with learning rates of their own keep their proportion. Whether to go on
-    depends on the last losses, so that each step waits for the device.
+    Parameter groups with different learning rates keep their ratio. The stopping rule reads the loss, so each step
+    waits for the device.
     """
     rates, losses, lowest = [], [], math.inf
     batches = (batch for epoch in range(STEPS) for batch in train.epoch(epoch))
@@ -75,7 +75,7 @@ def range_test(
         set_learning_rate(state.optimizer, rate / lr)
         train_step(state, *next(batches))
         totals = state.take_totals()
-        loss = totals.loss if totals.images else math.nan  # of a step that was skipped nothing is counted
+        loss = totals.loss if totals.images else math.nan  # a skipped step adds nothing to the totals
         recent = [*losses[-4:], loss]
         mean = sum(recent) / len(recent)
         lowest = min(lowest, mean)
@@ -87,7 +87,7 @@ def range_test(
 
 
 def smoothed(losses: Sequence[float], width: float = 8.0) -> list[float]:
-    """The mean of each loss and its neighbours, with the weights of a normal distribution `width` steps wide."""
+    """The losses smoothed by a Gaussian with a standard deviation of `width` steps."""
     found = []
     for centre in range(len(losses)):
         near = range(max(centre - round(3 * width), 0), min(centre + round(3 * width) + 1, len(losses)))
@@ -97,7 +97,7 @@ def smoothed(losses: Sequence[float], width: float = 8.0) -> list[float]:
 
 
 def suggested(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> float | None:
-    """A learning rate to train with, to two digits; None where the loss fell by no more than it scatters."""
+    """The suggested learning rate, to two digits; None if the loss fell by no more than its noise."""
     lowest = min(range(len(smooth)), key=smooth.__getitem__)
     scatter = statistics.median(abs(losses[step] - smooth[step]) for step in range(lowest + 1))
     if smooth[0] - smooth[lowest] <= 2 * scatter:
@@ -115,7 +115,7 @@ def draw(
     *,
     file: Path,
 ) -> None:
-    """The losses as they were and smoothed, and the suggestion."""
+    """Plot the raw and smoothed losses, and the suggestion."""
     canvas, (panel,) = plot.figure(width=7.5, height=4.2)
     panel.plot(rates, losses, color=plot.COLOURS[0], alpha=0.25, linewidth=1, label="each step")
     panel.plot(rates, smooth, color=plot.COLOURS[0], linewidth=2, label="smoothed")

@@ -1,9 +1,9 @@
-"""Sharpness-aware minimisation: the gradient is taken where the loss nearby is worst.
+"""Sharpness-aware minimisation: the gradient is computed where the loss is highest nearby.
 
 Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
 Generalization", ICLR 2021, arXiv 2010.01412, eq. 2 and algorithm 1. Adaptive: Kwon, Kim, Park and
-Choi, "ASAM", ICML 2021, arXiv 2102.11600, eq. 11, where distances are relative to the weights, with
-the constant that its authors' code (SamsungLabs/ASAM) adds to them, and which leaves biases as in SAM.
+Choi, "ASAM", ICML 2021, arXiv 2102.11600, eq. 11, where distances are relative to the weights. As in
+its authors' code (SamsungLabs/ASAM), a constant is added to the weights, and biases are treated as in SAM.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from engine.device.buffers import copied, copy_into, keep_buffers
 
 @dataclass(frozen=True, kw_only=True)
 class SAM:
-    """Climbs `radius` along the gradient, which doubles the cost of a step.
+    """Ascend by `radius` along the gradient; doubles the cost of a step.
 
-    If `adaptive`, as many times |w| + `eta` of each weight: with no `eta` what is 0 would stay where it is.
+    If `adaptive`, distances are in units of |w| + `eta` of each weight; without `eta` a weight of 0 would not move.
     """
 
     radius: float
@@ -28,10 +28,10 @@ class SAM:
     eta: float
 
     @contextmanager
-    def at_worst_neighbour(self, model: nn.Module) -> Iterator[None]:
-        """Within, `model` has the weights that its gradients say are worst nearby, and no gradients.
+    def perturbed_weights(self, model: nn.Module) -> Iterator[None]:
+        """Context in which `model` has perturbed weights, those of the highest loss nearby, and no gradients.
 
-        Behind it the weights are its own again. Batch norm's running statistics stay those of the own weights.
+        On exit the weights and batch norm's running statistics are restored.
         """
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
         parameters = list(trained.values())
@@ -39,7 +39,7 @@ class SAM:
             own = copied(parameters)
             uphill = [parameter.grad for parameter in parameters]
             if self.adaptive:
-                # The gradient in units of the weights, and below the way back from those units.
+                # Scale the gradient by the units here, and the perturbation by them below.
                 units = [
                     torch.ones_like(weight) if name.endswith("bias") else weight.abs().add_(self.eta)
                     for name, weight in zip(trained, own, strict=True)

@@ -19,18 +19,16 @@ from engine.training.state import TrainState
 class TrainStep:
     """Forward, backward and update on one batch, without waiting for the device.
 
-    The batch is computed in `micro_batches` parts whose gradients add up to that of the whole; in fewer
-    where a part would have a single image, since batch normalisation over one value has no meaning.
-    With `sam` the gradient is taken at a neighbour of the weights. Gradients longer than
-    `max_grad_norm` (over all parameters) are scaled down to it, and after the update so are the
-    weights that come into a channel or unit if they are longer than `max_weight_norm`; 0 leaves them.
-    With `skip_nonfinite` a batch whose loss or gradients are no numbers changes nothing but the
-    count of steps; that does wait for the device.
+    The batch is split into `micro_batches` parts whose gradients are accumulated; into fewer if a part would have a
+    single image, over which batch normalisation is undefined. With `sam` the gradient is computed at perturbed
+    weights. The gradient norm (over all parameters) is clipped to `max_grad_norm`, and after the update the norm of
+    the weights into each channel or unit to `max_weight_norm`; 0 disables either. With `skip_nonfinite` a batch whose
+    loss or gradient is NaN or inf changes nothing but the count of steps; that waits for the device.
 
-    Where several `ranks` train together each has its share of the batch, of whose size `whole` is a function of
-    the step: the gradient is that of the mean over the whole batch, however uneven the shares are.
+    With several `ranks` each has its share of the batch, and `global_batch_size` gives the size of the whole batch at
+    a step: the gradient is that of the mean over the whole batch, however uneven the shares are.
 
-    With `graphs` gradients are recorded and replayed, which is the same in less time.
+    With `graphs` forward and backward are captured in a CUDA graph.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -41,16 +39,16 @@ class TrainStep:
     max_weight_norm: float
     skip_nonfinite: bool
     ranks: Ranks = ALONE
-    whole: Callable[[int], int] | None = None
+    global_batch_size: Callable[[int], int] | None = None
     graphs: CudaGraphs | None = None
 
     def __call__(self, state: TrainState, images: Tensor, targets: Tensor) -> None:
         """Update `state` with images float32 [B, C, H, W] and targets: int64 [B], or probabilities [B, K]."""
-        state.optimizer.zero_grad()  # before the step: a record of the epoch looks at the gradient of the last
+        state.optimizer.zero_grad()  # before the step: the epoch's record reads the last gradient
         restore = keep_buffers(state.model) if self.skip_nonfinite else None
         totals = self.gradients(state, images, targets)
         if self.sam:
-            with self.sam.at_worst_neighbour(state.model):
+            with self.sam.perturbed_weights(state.model):
                 self.gradients(state, images, targets)
         if restore and not self.is_finite(state, totals):
             restore()
@@ -61,14 +59,14 @@ class TrainStep:
         state.step += 1
 
     def is_finite(self, state: TrainState, totals: Tensor) -> bool:
-        """Whether the loss and, but in fp16 where loss scaling sees to it, the gradients are numbers."""
+        """Whether the loss and the gradients are finite; in fp16 GradScaler checks the gradients."""
         if state.scaler.is_enabled():
             return bool(totals[0].isfinite())
         gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
         return bool((torch.nn.utils.get_total_norm(gradients) + totals[0]).isfinite())
 
     def update(self, state: TrainState) -> None:
-        """Change the weights by the gradients that lie there."""
+        """Update the weights with the current gradients."""
         if self.max_grad_norm:
             state.scaler.unscale_(state.optimizer)
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.max_grad_norm)
@@ -78,15 +76,15 @@ class TrainStep:
             limit_weights(state.model, self.max_weight_norm)
 
     def gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the network, which has none, its gradients, as `add_gradients` does."""
+        """Compute the gradients of the network, which has none yet, as `add_gradients` does."""
         compute = partial(self.add_gradients, state)
         return self.graphs(compute, state.model, images, targets) if self.graphs else compute(images, targets)
 
     def add_gradients(self, state: TrainState, images: Tensor, targets: Tensor) -> Tensor:
-        """Add the gradient of the mean loss; float32 [3]: loss times images, correct answers, images."""
+        """Accumulate the gradient of the mean loss; float32 [3]: loss times images, correct predictions, images."""
         totals = torch.zeros_like(state.totals)
         network, size = state.replica or state.model, self.ranks.size
-        count = len(images) if size == 1 else self.whole(state.step)
+        count = len(images) if size == 1 else self.global_batch_size(state.step)
         parts = max(min(self.micro_batches, count // size // 2), 1)
         cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
         for number, (part, part_targets) in enumerate(cut, start=1):
@@ -96,7 +94,7 @@ class TrainStep:
                     loss = self.mean_loss(logits, part_targets)
                     for other in auxiliary:
                         loss = loss + state.model.auxiliary_weight * self.mean_loss(other, part_targets)
-                # The replica's gradients are the mean over the ranks.
+                # DistributedDataParallel averages gradients over the ranks.
                 state.scaler.scale(loss * (size * len(part) / count)).backward()
             with torch.no_grad():
                 labels = part_targets if part_targets.ndim == 1 else part_targets.argmax(1)
@@ -105,20 +103,20 @@ class TrainStep:
         return self.ranks.sum(totals)
 
     def mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of some images; of none, which may be a rank's share, 0 with a gradient of 0."""
+        """The mean loss; for an empty batch, which a rank may get, 0 with a gradient of 0."""
         return self.loss(logits, targets) if len(logits) else logits.sum()
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a network yields in training: its logits, and behind them those of auxiliary heads if it has any."""
+    """A network's outputs in training: its logits, followed by those of its auxiliary heads, if any."""
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 @torch.no_grad()
 def limit_weights(model: nn.Module, longest: float) -> None:
-    """Max-norm regularization: weights into a channel or unit that are longer than `longest` are scaled down to it.
+    """Max-norm regularization: clip the norm of the weights into each channel or unit to `longest`.
 
-    Srivastava et al. 2014, JMLR 15, sec. 5.1. Norms, biases and what is not trained are left alone.
+    Srivastava et al. 2014, JMLR 15, sec. 5.1. One-dimensional and frozen parameters are not changed.
     """
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.requires_grad:
@@ -126,6 +124,6 @@ def limit_weights(model: nn.Module, longest: float) -> None:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give every parameter group `factor` times the learning rate that the optimizer was built with."""
+    """Set each group's learning rate to `factor` times the one that the optimizer was built with."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["initial_lr"]

@@ -337,7 +337,7 @@ def damaged_checkpoints(harness: Harness, times: int) -> Count:
             run = harness.stopped_midway()
             damage(run.last, how, harness.random)
             ended = harness.resume(run)
-            told = f"{run.last}" in ended.out and f"going on from {run.previous} instead" in ended.out
+            told = f"{run.last}" in ended.out and f"resuming from {run.previous} instead" in ended.out
             unharmed = how == "one bit" and "instead" not in ended.out  # a bit that means nothing, as in a file's date
             alike = not ended.status and harness.ends_alike(run)
             count.add(alike and (told or unharmed), (how, ended))
@@ -346,7 +346,7 @@ def damaged_checkpoints(harness: Harness, times: int) -> Count:
         damage(run.last, how, harness.random)
         damage(run.previous, how, harness.random)
         ended = harness.resume(run)
-        count.add(ended.says(2, "last.pt" if how != "missing" else "there is no checkpoint"), (how, ended))
+        count.add(ended.says(2, "last.pt" if how != "missing" else "no checkpoint to resume from"), (how, ended))
     return count
 
 
@@ -400,7 +400,7 @@ def small_disks(harness: Harness, times: int) -> Count:
                     libc.mount(place, place, None, bind, None)
                     libc.mount(None, place, None, bind | remount | read_only, None)
                 ended = harness.end(process, out)
-                said = "could not be written" in ended.out and ended.says(1, "the last epoch could not be written")
+                said = "could not be written" in ended.out and ended.says(1, "the last checkpoint could not be written")
                 intact = is_sound(run)
                 if fault == "full":
                     (disk / "filler").unlink()
@@ -416,7 +416,7 @@ def small_disks(harness: Harness, times: int) -> Count:
 
 
 def deleted_directory(harness: Harness, times: int) -> Count:
-    """The run's directory is deleted while it trains: it is made again, and all but the best epoch so far is in it."""
+    """The run's directory is deleted while it trains: it is recreated, and all but the best epoch so far is in it."""
     count = Count()
     for _ in range(times):
         run = harness.new("deleted")
@@ -480,7 +480,7 @@ def two_at_once(harness: Harness, times: int) -> Count:
     process, out = harness.go_on(run)
     harness.wait_for(process, run.last)
     os.kill(process.pid, signal.SIGSTOP)  # so that it does not end meanwhile
-    count.add(harness.train(run).says(2, "there are results in it already"), "begun anew")
+    count.add(harness.train(run).says(2, "already contains a run"), "begun anew")
     count.add(harness.resume(run).says(2, f"{run.path} is in use by another process"), "gone on with")
     os.kill(process.pid, signal.SIGCONT)
     count.add(not harness.end(process, out).status and harness.ends_alike(run), "the first")

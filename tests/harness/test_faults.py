@@ -49,7 +49,7 @@ def test_a_fault_is_survived(harness, fault):
 def state_of(run_directory: RunDirectory, step: int) -> Checkpoints:
     """Two checkpoints in a directory, the newest of so many steps."""
     for number in (step - 1, step):
-        write(run_directory.last, {"state": {"step": number}}, keep=run_directory.previous)
+        write(run_directory.last, {"state": {"step": number}}, previous=run_directory.previous)
 
 
 def test_every_bit_of_a_checkpoint_matters_or_means_nothing(tmp_path):
@@ -93,7 +93,7 @@ def test_at_every_moment_of_writing_there_is_a_sound_checkpoint(tmp_path, monkey
             for name in ("fsync", "replace"):
                 patch.setattr(os, name, counted(getattr(os, name)))
             try:
-                write(run.last, {"state": {"step": 3}}, keep=run.previous)
+                write(run.last, {"state": {"step": 3}}, previous=run.previous)
             except KeyboardInterrupt:
                 assert read_newest(run)[0]["state"]["step"] in (2, 3)
     assert calls == 4, "fsync of the file, two renames, fsync of the directory"
@@ -139,7 +139,7 @@ def test_a_best_checkpoint_that_is_lost_or_damaged_is_said_and_the_last_epoch_co
 
     monkeypatch.setattr(Checkpoints, "save", save)
     run = train("trainer.max_epochs=2")
-    assert "best.pt is not a checkpoint: File is not a zip file: the last epoch counts in its place" in caplog.text
+    assert "best.pt is not a checkpoint: File is not a zip file: the last epoch is tested instead" in caplog.text
     assert run.result["status"] == "finished"
     assert run.result["chosen_epoch"] == 2
     assert run.result["test_accuracy"] == run.result["test_accuracy_last"]
@@ -343,7 +343,7 @@ def test_a_directory_is_locked_and_given_back(tmp_path):
 @pytest.mark.parametrize("place", ["file/run", "file"])
 def test_a_place_where_nothing_can_be_written_is_one_line(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(DirectoryError, match="nothing can be written there"), RunDirectory(tmp_path / place).in_use():
+    with pytest.raises(DirectoryError, match="cannot be written to"), RunDirectory(tmp_path / place).in_use():
         pass
 
 
@@ -352,7 +352,7 @@ def test_a_directory_that_was_deleted_is_made_again_with_its_words(tmp_path, cap
     run = RunDirectory(tmp_path / "run", words=["model=lenet5", "resume=x", "resume_force=true"])
     run.recreate()
     assert run.overrides.read_text() == "- model=lenet5\n"
-    assert "was deleted: it is made again" in caplog.text
+    assert "was deleted: recreating it" in caplog.text
 
 
 # TensorBoard's files

@@ -1,6 +1,6 @@
-"""Averages of the weights that training goes through, evaluated beside the weights themselves.
+"""Running averages of the weights, evaluated in addition to the weights themselves.
 
-A run has them by name in alphabetical order; without validation the last one that has begun is its result.
+A run sorts them by name; without validation its result is the last one that has started.
 """
 
 from collections.abc import Iterable
@@ -12,19 +12,19 @@ from engine.device.precision import Precision
 
 
 class Average(Protocol):
-    """What an average is: built with the network whose weights it averages, `model`, and the run's `max_epochs`."""
+    """Interface of an average; the constructor takes `model`, whose weights are averaged, and `max_epochs`."""
 
     network: nn.Module | None
-    """The network with averaged weights; None as long as nothing has been averaged."""
+    """The network with averaged weights; None before the first update."""
 
     def update(self, model: nn.Module, *, epoch: float) -> None:
-        """Take in the weights after an optimizer step, `epoch` epochs after the beginning."""
+        """Update the average after an optimizer step; `epoch` is fractional."""
 
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
-        """Make `network` ready for evaluation at the end of an epoch; `batches` are those of the epoch."""
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
+        """Prepare `network` for evaluation at the end of an epoch, given the training batches of that epoch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything as tensors and plain values: under "model" the network's weights if there is one, or None."""
+        """State as tensors and plain values; "model" holds the averaged weights, or None."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken."""
+        """Restore the state from `state_dict()`."""

@@ -16,17 +16,17 @@ from engine.device.precision import Precision
 
 
 class EMA:
-    """average <- d average + (1 - d) weights after each step, batch norm's statistics likewise.
+    """average <- d average + (1 - d) weights after each step; batch norm's running statistics likewise.
 
-    d is `decay`, but at most (1 + t) / (10 + t) at step t, so that the first weights, which know
-    nothing, are soon forgotten, as TensorFlow's ExponentialMovingAverage does.
+    d is min(`decay`, (1 + t) / (10 + t)) at step t, as in TensorFlow's ExponentialMovingAverage, so that the
+    initial weights are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, *, max_epochs: int, decay: float):
         self.network = deepcopy(model).requires_grad_(False)
         self.decay = decay
         self.steps = 0
-        # Both networks keep their tensors as long as they live, and listing them takes longer than averaging.
+        # The tensors never change identity, and listing them at each step would take longer than averaging.
         both = [list(network.state_dict().values()) for network in (self.network, model)]
         self.averaged, self.counters = (
             [[value for value in values if value.is_floating_point() == is_float] for values in both]
@@ -41,8 +41,8 @@ class EMA:
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         copy_into(*self.counters)
 
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
-        """Nothing is to be done."""
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
+        """Nothing to do."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.network.state_dict(), "steps": self.steps}

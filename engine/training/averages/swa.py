@@ -1,8 +1,8 @@
-"""Stochastic weight averaging: the mean of the weights at the ends of the last epochs.
+"""Stochastic weight averaging: the mean of the weights at the end of each of the last epochs.
 
 Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging Weights Leads to Wider Optima and
 Better Generalization", UAI 2018, arXiv 1803.05407, algorithm 1, with a cycle of one epoch. The
-learning rate that goes with it is schedulers/swa.py's.
+learning-rate schedule is in schedulers/swa.py.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ from schedulers import as_epoch
 
 
 class SWA:
-    """The plain mean of the weights after each epoch from `start` on (an epoch, or below 1 a share of the run).
+    """Mean of the weights after each epoch from `start` on (an epoch, or a fraction of the run if below 1).
 
-    Batch norm's statistics belong to other weights, and are measured anew on the epoch's batches (sec. 3.2).
-    Raises ValueError if `start` lies behind `max_epochs`.
+    Batch norm's statistics are recomputed on the epoch's batches (sec. 3.2). Raises ValueError if `start` is after
+    `max_epochs`.
     """
 
     def __init__(self, model: nn.Module, *, max_epochs: int, start: float):
         if start > max_epochs:
-            raise ValueError(f"start={start:g} lies behind the last epoch, {max_epochs}")
+            raise ValueError(f"start={start:g} is after the last epoch, {max_epochs}")
         self.averaged = AveragedModel(model)
         self.start = as_epoch(start, max_epochs)
         self.settled = True
@@ -38,7 +38,7 @@ class SWA:
             self.averaged.update_parameters(model)
             self.settled = False
 
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
+    def prepare(self, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> None:
         if not self.settled:
             with precision.autocast():
                 update_bn(batches, self.averaged)

@@ -1,8 +1,8 @@
-"""LAMB: Adam's direction, and a step that is a fixed share of the length of a layer's weights.
+"""LAMB: Adam's direction, with a step proportional to the norm of each layer's weights.
 
 You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2019,
-arXiv 1904.00962, algorithm 2, with phi(z) = z. As in the authors' code, norms' scales and shifts and all
-biases (one dimension) take AdamW's steps. So does a layer whose weights or update are all zero.
+arXiv 1904.00962, algorithm 2, with phi(z) = z. As in the authors' code, the parameters of normalisation layers and
+all biases (one dimension) take AdamW's steps. So does a layer whose weights or update are all zero.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ class LAMB(Optimizer):
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  w <- w - lr r u.
 
     u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay w;  r = |w| / |u| of each layer, and 1
-    for what has one dimension.
+    for parameters with one dimension.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class LAMB(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update, of all the tensors of a group at once."""
+        """Update all parameters."""
         for group in self.param_groups:
             parameters, gradients, means, squares = tensors(self, group, mean=torch.zeros_like, square=torch.zeros_like)
             if not parameters:

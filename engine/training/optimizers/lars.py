@@ -1,9 +1,9 @@
-"""LARS: a rate for each layer, so that its step is a fixed share of the length of its weights.
+"""LARS: a learning rate for each layer, proportional to the norm of its weights.
 
 You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017, arXiv 1708.03888,
-algorithm 1 with the trust coefficient of eq. 6. As in every published large-batch result, norms' scales
-and shifts and all biases (one dimension) take plain steps with momentum. So does a layer whose weights
-or gradients are all zero, for which the ratio says nothing.
+algorithm 1 with the trust coefficient of eq. 6. As in every published large-batch result, the parameters of
+normalisation layers and all biases (one dimension) take plain steps with momentum. So does a layer whose weights
+or gradients are all zero, for which the ratio is undefined.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from engine.training.optimizers import tensors
 class LARS(Optimizer):
     """m <- momentum m + lr r (g + weight_decay w);  w <- w - m.
 
-    r = trust_coefficient |w| / (|g| + weight_decay |w|) of each layer, and 1 for what has one dimension.
+    r = trust_coefficient |w| / (|g| + weight_decay |w|) of each layer, and 1 for parameters with one dimension.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update, of all the tensors of a group at once."""
+        """Update all parameters."""
         for group in self.param_groups:
             parameters, gradients, momenta = tensors(self, group, momentum=torch.zeros_like)
             if not parameters:

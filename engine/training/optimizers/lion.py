@@ -1,4 +1,4 @@
-"""Lion: steps of the same size for every weight, in the direction of a sign.
+"""Lion: sign of an interpolated momentum; the same step size for every weight.
 
 Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv 2302.06675, algorithm 2.
 """
@@ -15,7 +15,7 @@ from engine.training.optimizers import tensors
 class Lion(Optimizer):
     """w <- w - lr (sign(b1 m + (1 - b1) g) + weight_decay w);  m <- b2 m + (1 - b2) g.
 
-    Wants a learning rate three to ten times smaller and a weight decay as much larger than AdamW (sec. 5).
+    Use a learning rate 3 to 10 times smaller than AdamW's, and a weight decay larger by the same factor (sec. 5).
     """
 
     def __init__(self, params: Iterable[Any], *, lr: float, betas: Sequence[float], weight_decay: float = 0.0):
@@ -23,7 +23,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update, of all the tensors of a group at once."""
+        """Update all parameters."""
         for group in self.param_groups:
             parameters, gradients, momenta = tensors(self, group, momentum=torch.zeros_like)
             if not parameters:

@@ -1,8 +1,8 @@
-"""Lookahead around SGD: k steps forward, then back to a point between where they began and where they ended.
+"""Lookahead around SGD: after k steps, go back to a point between the first and the last weights.
 
 Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back", 2019, arXiv 1907.08610,
-algorithm 1. SGD's momentum is kept when the weights go back. Between two such moments the network has the
-fast weights, also in validation; the paper measures the slow ones.
+algorithm 1. SGD's momentum is kept when the weights go back. In between the network has the fast weights, also in
+validation; the paper evaluates the slow ones.
 """
 
 from collections.abc import Iterable
@@ -28,14 +28,14 @@ class LookaheadSGD(SGD):
         weight_decay: float = 0.0,
     ):
         super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
-        # What overflows in fp16 is no step, also to the counting below: that is not left to the fused kernel.
+        # GradScaler must skip step() itself on overflow, else the step below is counted: not left to the fused kernel.
         self._step_supports_amp_scaling = False
         for group in self.param_groups:
             group.update(k=k, alpha=alpha, step=0)
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of the fast weights, and every k-th time of the slow ones."""
+        """Update the fast weights, and at every k-th step the slow ones."""
         for group in self.param_groups:
             if group["step"] == 0:
                 for parameter in group["params"]:

@@ -1,15 +1,15 @@
-"""Muon for the hidden layers of a network, AdamW for the rest of it.
+"""Muon for the hidden layers of a network, AdamW for the other parameters.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 kellerjordan.github.io/posts/muon; Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv 2502.16982.
-Both are torch's. This class says which parameter goes where, and shows a convolution to torch's Muon, which
-takes matrices only, as one.
+Both are torch's. This class assigns the parameters, and passes a convolution to torch's Muon, which takes only
+matrices, as a matrix.
 
-Muon replaces a layer's mean gradient by the nearest matrix whose singular values are all about 1. AdamW
-takes the first and the last layer, as Jordan advises, and what has as many outputs as the last, as auxiliary
-heads have; norms' scales and shifts and all biases, which are no matrices; and what has a single output or a
-single input to each output, as depthwise convolutions have: there is nothing to make orthogonal. A grouped
-convolution counts as one matrix, not as one for each group.
+Muon replaces a layer's momentum by the nearest matrix whose singular values are all about 1. AdamW takes the first
+and the last layer, as Jordan advises, and auxiliary heads (layers with as many outputs as the last); the parameters
+of normalisation layers and all biases, which are not matrices; and layers with a single output or a single input per
+output, such as depthwise convolutions, where there is nothing to orthogonalise. A grouped convolution is one matrix,
+not one for each group.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.training.optimizers import load_memory
+from engine.training.optimizers import load_optimizer_state
 
 
 class Muon(Optimizer):
     """m <- momentum m + (1 - momentum) g;  w <- w - lr (0.2 sqrt(max(rows, columns)) O + weight_decay w).
 
-    O is NewtonSchulz((1 - momentum) g + momentum m), or of m without `nesterov`. The factor makes the step as
-    long as AdamW's usually is (Liu et al., sec. 2.2), so that both share one learning rate and weight decay.
-    `params` are groups, whose tensors of more than one dimension are in the order of the network's layers.
+    O is NewtonSchulz((1 - momentum) g + momentum m), or of m without `nesterov`. The factor matches the usual step
+    size of AdamW (Liu et al., sec. 2.2), so that both share one learning rate and weight decay. `params` are groups,
+    whose tensors of more than one dimension are in the order of the network's layers.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Muon(Optimizer):
         ]
         super().__init__([part for part in parts if part["params"]], {"lr": lr, "weight_decay": weight_decay})
 
-        # A group has one optimizer of torch's. Muon's works on matrices that lie in the memory of the weights.
+        # Each group has one torch optimizer. Muon's works on matrices that are views of the weights.
         self.inner: list[Optimizer] = []
         self.matrices: list[tuple[nn.Parameter, nn.Parameter]] = []
         for group in self.param_groups:
@@ -67,7 +67,7 @@ class Muon(Optimizer):
                 self.inner.append(torch.optim.AdamW(group["params"], **rates, betas=tuple(betas), eps=eps, fused=True))
 
     def step(self) -> None:
-        """One update."""
+        """Update all parameters."""
         for group, optimizer in zip(self.param_groups, self.inner, strict=True):
             optimizer.param_groups[0]["lr"] = group["lr"]
         for weight, matrix in self.matrices:
@@ -75,45 +75,45 @@ class Muon(Optimizer):
         for optimizer in self.inner:
             optimizer.step()
         for _, matrix in self.matrices:
-            matrix.grad = None  # else the gradient's memory would be held until the next step
+            matrix.grad = None  # else the gradient would stay allocated until the next step
 
     def state_dict(self) -> dict[str, Any]:
-        """The groups' rates, and what torch's optimizers remember: of a weight in its own shape."""
+        """The groups' hyperparameters, and the state of torch's optimizers in the shapes of the weights."""
         inner = [self.changed(optimizer, optimizer.state_dict(), as_weight) for optimizer in self.inner]
         return super().state_dict() | {"inner": inner}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken."""
+        """Restore the state from `state_dict()`."""
         super().load_state_dict(state_dict)
         for optimizer, state in zip(self.inner, state_dict["inner"], strict=True):
-            load_memory(optimizer, self.changed(optimizer, state, as_matrix))
+            load_optimizer_state(optimizer, self.changed(optimizer, state, as_matrix))
 
     def changed(self, optimizer: Optimizer, state: dict[str, Any], change: Callable[..., Tensor]) -> dict[str, Any]:
-        """The state of one of torch's optimizers with what it remembers of matrices changed, as their weights lie."""
+        """The state of a torch optimizer with `change` applied to the state of each matrix."""
         weight_of = {matrix: weight for weight, matrix in self.matrices}
         weights = [weight_of.get(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-        memories = {
+        states = {
             number: {
                 name: change(value, like=weights[number]) if weights[number] is not None else value
-                for name, value in memory.items()
+                for name, value in saved.items()
             }
-            for number, memory in state["state"].items()
+            for number, saved in state["state"].items()
         }
-        return state | {"state": memories}
+        return state | {"state": states}
 
 
 def as_weight(matrix: Tensor, *, like: Tensor) -> Tensor:
-    """What is remembered of a weight as a matrix (`as_matrix`), in the weight's shape: in any memory format."""
+    """The inverse of `as_matrix`: a state matrix in the shape and memory format of the weight `like`."""
     weight = torch.empty_like(like, dtype=matrix.dtype)
     as_matrix(weight, like=like).copy_(matrix)
     return weight
 
 
 def as_matrix(tensor: Tensor, *, like: Tensor) -> Tensor:
-    """A weight or its gradient [outputs, ...] as [outputs, n], the columns in the order of the weight's memory.
+    """A weight or its gradient [outputs, ...] as a matrix [outputs, n], columns ordered by the strides of `like`.
 
-    That makes it a view of a weight in any memory format; Newton-Schulz does not care in which order columns are. What
-    has another number of dimensions, a matrix out of an older checkpoint, stays as it is.
+    The result is a view of a weight in any memory format; Newton-Schulz does not depend on the order of columns. A
+    tensor with another number of dimensions, a matrix of an older checkpoint, is returned unchanged.
     """
     if tensor.ndim != like.ndim:
         return tensor

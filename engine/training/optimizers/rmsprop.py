@@ -1,9 +1,9 @@
-"""RMSProp as TensorFlow has it, with which Inception v2 to v4 and the MobileNets were trained.
+"""TensorFlow's RMSProp, with which Inception v2 to v4 and the MobileNets were trained.
 
 Tieleman and Hinton 2012, lecture 6.5; Szegedy et al. 2015, arXiv 1512.00567, sec. 8, with decay 0.9
-and eps 1.0. It differs from torch.optim.RMSprop in three places: eps is added to the mean square
-before the root is taken, so that eps = 1 has a meaning; the mean square begins at one; the learning
-rate goes into the momentum, so that a change of it acts on later steps only.
+and eps 1.0. It differs from torch.optim.RMSprop in three ways: eps is added to the mean square
+before the square root, so that eps = 1 makes sense; the mean square is initialised to one; the
+learning rate is applied before the momentum, so that changing it affects later steps only.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from engine.training.optimizers import tensors
 class RMSprop(Optimizer):
     """v <- alpha v + (1 - alpha) g^2;  m <- momentum m + lr g / sqrt(v + eps);  w <- w - m.
 
-    `weight_decay` joins the gradient.
+    `weight_decay` is added to the gradient.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class RMSprop(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update, of all the tensors of a group at once."""
+        """Update all parameters."""
         for group in self.param_groups:
             parameters, gradients, squares, momenta = tensors(
                 self, group, square=torch.ones_like, momentum=torch.zeros_like

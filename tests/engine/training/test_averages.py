@@ -87,13 +87,13 @@ def test_swa_measures_its_own_statistics():
     swa = SWA(model, max_epochs=2, start=1)
     swa.update(model, epoch=1.0)
     images = torch.randn(40, 3, 4, 4) + 3
-    swa.settle([(part, None) for part in images.split(10)], FP32)
+    swa.prepare([(part, None) for part in images.split(10)], FP32)
     norm, maps = swa.network[1], swa.network[0](images)
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)))
     assert norm.momentum == 0.1
     assert norm.num_batches_tracked == 4
     before = norm.running_mean.clone()
-    swa.settle([(images * 9, None)], FP32)  # nothing new has been averaged
+    swa.prepare([(images * 9, None)], FP32)  # nothing new has been averaged
     assert torch.equal(norm.running_mean, before)
 
 
@@ -110,7 +110,7 @@ def test_swa_of_a_run_has_statistics_of_its_own(train):
 
 
 def test_swa_must_begin_within_the_run():
-    with pytest.raises(ValueError, match="start=5 lies behind the last epoch, 4"):
+    with pytest.raises(ValueError, match="start=5 is after the last epoch, 4"):
         SWA(network(), max_epochs=4, start=5)
 
 

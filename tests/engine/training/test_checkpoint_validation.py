@@ -18,7 +18,7 @@ from engine.build import training
 from engine.inference.export import as_json, facts_of
 from engine.run.directory import RunDirectory
 from engine.training.checkpoint_file import CheckpointError
-from engine.training.checkpoint_validation import impossible
+from engine.training.checkpoint_validation import invalid_field
 from tests.support.runs import SMALL, composed
 
 OF_TEST_IMAGES = {
@@ -151,7 +151,7 @@ def test_what_is_false_is_refused_in_every_mode(name, value, several, sound, mod
             [3, 1, 1],
             "image_shape=[3, 1, 1]: channels, height and width, from 32 to 8192 pixels each way",
         ),
-        ("classes", "abc", "classes='abc': a list of names, each another one"),
+        ("classes", "abc", "classes='abc': a list of distinct names"),
         ("mean", [NAN] * 3, "mean=[nan, nan, nan]: a number from 0 to 1 for each channel"),
         ("std", [0.0] * 3, "std=[0.0, 0.0, 0.0]: a number from 0.001 to 1 for each channel"),
         ("precision", "x", "precision='x': one of fp32, tf32, bf16, fp16"),
@@ -186,7 +186,7 @@ def test_an_export_that_cannot_be_described_leaves_nothing(sound, modes, place, 
 
 
 def test_the_sound_checkpoint_is_none_of_these(sound, modes, place):
-    assert impossible(sound) is impossible(sound["state"]) is None
+    assert invalid_field(sound) is invalid_field(sound["state"]) is None
     torch.save(sound, "spoilt.pt")
     for mode in ("plain", "predict", "export"):
         evaluate.main(modes[mode].copy())

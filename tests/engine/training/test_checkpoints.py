@@ -53,7 +53,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, monkeyp
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("it was unpacked"))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
-    with pytest.raises(CheckpointError, match="it is compressed, and might unpack to anything"):
+    with pytest.raises(CheckpointError, match="it is compressed, and could unpack to any size"):
         read(tmp_path / "last.pt")
 
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path, monkeypatch):
 
 def test_a_whole_network_is_told_apart_from_its_weights(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match=r"it holds torch\.nn\.modules\.linear\.Linear, which .* state_dict\(\)"):
+    with pytest.raises(CheckpointError, match=r"it contains torch\.nn\.modules\.linear\.Linear, .* state_dict\(\)"):
         read(tmp_path / "last.pt")
 
 

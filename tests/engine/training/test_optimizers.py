@@ -12,7 +12,7 @@ from torch import nn
 
 import hubconf
 from engine.build import objects
-from engine.training.optimizers import load_memory
+from engine.training.optimizers import load_optimizer_state
 from engine.training.optimizers.muon import as_matrix
 from tests.support.runs import ROOT, composed, option_names
 
@@ -487,7 +487,7 @@ def test_what_is_remembered_does_not_depend_on_the_memory_format(name):
     first.step()
     other.load_state_dict(stays.state_dict())
     behind = optimizer_of(name, other)
-    load_memory(behind, copy.deepcopy(first.state_dict()))
+    load_optimizer_state(behind, copy.deepcopy(first.state_dict()))
     for model in (stays, other):
         for number, parameter in enumerate(model.parameters()):
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))

@@ -22,7 +22,7 @@ from engine.evaluation.evaluate import predict
 from engine.run.errors import CommandError
 from engine.run.paths import find_weights
 from engine.training.checkpoint_file import CheckpointError, chosen_weights, read
-from engine.training.pretrained import own_name, read_pretrained
+from engine.training.pretrained import read_pretrained, renamed_weight
 from tests.support.files import Bomb
 from tests.support.networks import randomize
 from tests.support.runs import SMALL, composed, interrupt_after, rebuilt, same
@@ -37,7 +37,7 @@ def ours(name: str, *overrides: str, classes: int = 10) -> nn.Module:
 def filled(model: nn.Module, file: Path, content) -> nn.Module:
     """The model with what is taken from a file of this content, and both in evaluation mode."""
     torch.save(content, file)
-    read_pretrained(file).give_to(model)
+    read_pretrained(file).load_into(model)
     return model.eval()
 
 
@@ -121,8 +121,9 @@ def test_the_stages_of_torchvision_and_timm_compute_the_same(name, reference, tm
     has_own_head = classes != 10
     assert torch.equal(model.head.linear.weight, before["head.linear.weight"] if has_own_head else reference.fc.weight)
     count = len([key for key in before if "num_batches" not in key])
-    assert f"weights.pth: {count - 1 - 2 * has_own_head} of {count} tensors taken; new are stem.0.weight" in caplog.text
-    assert "left there are stem.0.weight [64, 3, 7, 7]" in caplog.text
+    loaded = count - 1 - 2 * has_own_head
+    assert f"weights.pth: {loaded} of {count} tensors loaded; missing: stem.0.weight" in caplog.text
+    assert "unused: stem.0.weight [64, 3, 7, 7]" in caplog.text
 
 
 @pytest.mark.parametrize("pads", [False, True])
@@ -160,7 +161,7 @@ def test_other_files(name, tmp_path):
     else:
         torch.save(reference, tmp_path / name, _use_new_zipfile_serialization=False)
     model = ours("resnet20", SMALL_RESNET[1], "model.shortcut=B")
-    read_pretrained(tmp_path / name).give_to(model)
+    read_pretrained(tmp_path / name).load_into(model)
     expected = reference["linear.weight"]
     assert torch.equal(model.head.linear.weight, expected.bfloat16().float() if name == "half.pth" else expected)
 
@@ -172,9 +173,9 @@ def test_names_that_are_not_known_stay():
         "layer1.conv1.weight",
         "stages.0.0.residual.0.weight",
     ):
-        assert own_name(name) == name
-    assert own_name("layer4.2.bn3.running_var") == "stages.3.2.residual.7.running_var"
-    assert own_name("layer2.0.downsample.0.weight") == own_name("layer2.0.shortcut.0.weight")
+        assert renamed_weight(name) == name
+    assert renamed_weight("layer4.2.bn3.running_var") == "stages.3.2.residual.7.running_var"
+    assert renamed_weight("layer2.0.downsample.0.weight") == renamed_weight("layer2.0.shortcut.0.weight")
 
 
 def test_names_are_only_mapped_where_a_residual_network_is_meant(tmp_path):
@@ -184,14 +185,14 @@ def test_names_are_only_mapped_where_a_residual_network_is_meant(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"has no weights of this network: it has conv1\.weight \[16, 3, 3, 3\], fc"
     ):
-        read_pretrained(tmp_path / "other.pth").give_to(ours("resnet20"))
+        read_pretrained(tmp_path / "other.pth").load_into(ours("resnet20"))
 
 
 def test_a_vector_of_the_same_length_is_nothing_taken(tmp_path):
     torch.save({"head.linear.bias": torch.ones(10), "head.linear.weight": torch.ones(10, 512)}, tmp_path / "other.pth")
     model = ours("resnet20")
     with pytest.raises(CheckpointError, match="has no weights of this network"):
-        read_pretrained(tmp_path / "other.pth").give_to(model)
+        read_pretrained(tmp_path / "other.pth").load_into(model)
     assert not model.head.linear.bias.any(), "it is as it was"
 
 
@@ -238,7 +239,7 @@ def test_a_damaged_or_compressed_file_is_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[content.find(b"\x00\x00\x80\x3f" * 4) + 1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged: weights/data/0 has another checksum"):
+    with pytest.raises(CheckpointError, match="is damaged: wrong checksum of weights/data/0"):
         read_pretrained(file)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
@@ -258,8 +259,8 @@ def test_a_run_begins_with_another(train, caplog):
     for name, tensor in again.checkpoint()["state"]["model"].items():
         assert torch.allclose(tensor, chosen[name], atol=1e-12)
     caplog.clear()
-    read_pretrained(first.directory.last).give_to(ours("lenet5", classes=100))
-    assert "8 of 10 tensors taken; new are head.6.weight [100, 84], head.6.bias [100]; left there" in caplog.text
+    read_pretrained(first.directory.last).load_into(ours("lenet5", classes=100))
+    assert "8 of 10 tensors loaded; missing: head.6.weight [100, 84], head.6.bias [100]; unused" in caplog.text
 
 
 def test_weights_go_into_averages_as_well(finished):
@@ -303,7 +304,7 @@ def test_resume_does_not_ask_for_the_file(train, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["train.py", f"resume={run.path}"])
     command_line("config")
     assert capsys.readouterr().err == ""
-    with pytest.raises(CommandError, match="there are no weights"):
+    with pytest.raises(CommandError, match="no weights found"):
         find_weights(str(file))
 
 

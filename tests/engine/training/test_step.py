@@ -274,7 +274,7 @@ def test_sam_survives_gradients_that_overflow():
     model[0].weight.grad = torch.full_like(model[0].weight, float("inf"))
     model[1].weight.grad = torch.ones(4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with SAM(radius=0.1, adaptive=False, eta=0.0).at_worst_neighbour(model):
+    with SAM(radius=0.1, adaptive=False, eta=0.0).perturbed_weights(model):
         assert model(torch.randn(2, 3, 8, 8)).isnan().any()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
