@@ -1,4 +1,4 @@
-"""What networks cost on this device: counts, memory, latency, throughput."""
+"""Cost of networks on this device: parameters, multiply-adds, memory, latency, throughput."""
 
 import math
 import statistics
@@ -13,39 +13,36 @@ import torch
 from torch import Tensor, nn
 
 from engine.build.from_checkpoint import Trained
-from engine.device.compile import allow_compilations
+from engine.device.compile import raise_recompile_limits
 from engine.device.device import describe_device, wait
-from engine.device.flops import Alive, count_activations, count_multiply_adds
+from engine.device.flops import PeakMemory, count_activations, count_multiply_adds
 from engine.device.memory import is_out_of_memory
 from engine.plotting.tables import aligned
-from engine.report.parts import Part, Section, watched
+from engine.report.parts import Part, Section, progress_bar
 from engine.run.errors import RunError
 
-TURNS, SECONDS, FEWEST = 10, 0.1, 2  # of measuring a latency: turns that count, and in each so long, so many calls
+TURNS, SECONDS, FEWEST = 10, 0.1, 2  # timing a call: turns that count, and the least time and calls of each
 
-FEW_TURNS = 3  # are enough for the speed of a batch, whose calls take longer
+FEW_TURNS = 3  # enough to find the best batch size, whose calls take longer
 
-GAIN = 1.05  # so much faster must a batch be than the best smaller one
+GAIN = 1.05  # required speedup over the best smaller batch
 
-MOST = 65_536  # images in a batch that is tried
+MOST = 65_536  # largest batch size that is tried
 
 Key = TypeVar("Key")
 
-Call = Callable[[], float]  # works, and returns the seconds that it took
+Call = Callable[[], float]  # returns its duration in seconds
 
 
 class CompilationFailed(RunError):
-    """torch.compile does not work on this machine; the message is one line that says why."""
+    """torch.compile failed; the message is one line that says why."""
 
     status = 1
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a call with one image, the median and what 90 of 100 calls do not exceed; images a second in batches.
-
-    `batch` is the number of images with which that speed was found.
-    """
+    """Seconds of a call with one image (median and 90th percentile), and images a second in batches of `batch`."""
 
     latency: float
     latency_90: float
@@ -55,7 +52,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network takes; bytes of its weights and statistics, and of what an inference of one image has beside."""
+    """Cost of a network: `weight_bytes` with batch norm's statistics, `peak_bytes` of one inference without them."""
 
     precision: str
     parameters: int
@@ -68,33 +65,30 @@ class Cost:
 
 
 def costs(networks: Mapping[str, Trained], *, compiled: bool) -> Part:
-    """The networks, by their names, with what they cost, and if asked for the speed that torch.compile gives them.
-
-    Raises CompilationFailed.
-    """
+    """The cost of networks by name, with the speed after torch.compile if `compiled`. Raises CompilationFailed."""
     device = next(iter(networks.values())).precision.device
-    speeds = measured(networks, compiled=compiled)
-    found = {name: counted(one, speeds[name, False], speeds.get((name, True))) for name, one in networks.items()}
-    notes, rows = explained(device), cost_rows(found)
+    speeds = measure_speeds(networks, compiled=compiled)
+    found = {name: network_cost(one, speeds[name, False], speeds.get((name, True))) for name, one in networks.items()}
+    notes, rows = cost_notes(device), cost_rows(found)
     content = {"device": describe_device(device), "networks": {name: asdict(one) for name, one in found.items()}}
     return Part("cost", content, [*notes, *aligned(rows)], [Section("Cost", "; ".join(notes), rows)])
 
 
-def explained(device: torch.device) -> list[str]:
-    """What stands in the table, in words."""
-    allocator = "what torch's allocator gave out at most, what operators need within themselves among it"
+def cost_notes(device: torch.device) -> list[str]:
+    """Notes that explain the table."""
+    allocator = "the most that torch's allocator gave out, workspaces of operators included"
     gain = f"{100 * GAIN - 100:.0f} %"
     return [
-        f"on {describe_device(device)}, in the precision of the training; all but the last two columns: of one image",
-        "activations: the numbers that convolutions and linear layers put out; weights: with batch norm's statistics",
-        f"peak, beside the weights: {allocator if device.type == 'cuda' else 'tensors that were there at once'}",
-        "latency: of a call with one image, the median and the 90th percentile",
-        f"images a second: in the last batch of 1, 2, 4, ... that was {gain} faster than all before it",
+        f"on {describe_device(device)}, in the precision of training; all but the last two columns: for one image",
+        "activations: outputs of convolutions and linear layers; weights: with batch norm's statistics",
+        f"peak memory besides the weights: {allocator if device.type == 'cuda' else 'tensors alive at the same time'}",
+        "latency: a call with one image, median and 90th percentile",
+        f"images a second: at the last batch size of 1, 2, 4, ... that was {gain} faster than all smaller ones",
     ]
 
 
 def cost_rows(found: Mapping[str, Cost]) -> list[Sequence[str]]:
-    """A table of all; a compiled network has a row of its own."""
+    """Table of all networks; compiled ones have a row of their own."""
     counts = ("parameters", "multiply-adds", "activations", "weights, MB", "peak, MB")
     rows: list[Sequence[str]] = [("", "precision", *counts, "latency, ms", "90 %", "images a second", "in batches of")]
     for name, one in found.items():
@@ -107,12 +101,12 @@ def cost_rows(found: Mapping[str, Cost]) -> list[Sequence[str]]:
 
 
 def speed_cells(speed: Speed) -> list[str]:
-    """The cells of the table that are measured by the clock."""
+    """The cells with timings."""
     latencies = (f"{1000 * seconds:,.3f}" for seconds in (speed.latency, speed.latency_90))
     return [*latencies, f"{speed.images_per_second:,.0f}", f"{speed.batch:,}"]
 
 
-def counted(trained: Trained, speed: Speed, compiled: Speed | None) -> Cost:
+def network_cost(trained: Trained, speed: Speed, compiled: Speed | None) -> Cost:
     """A network's cost, given its speed."""
     model, image_shape = trained.model, torch.Size(trained.image_shape)
     return Cost(
@@ -128,15 +122,15 @@ def counted(trained: Trained, speed: Speed, compiled: Speed | None) -> Cost:
 
 
 def peak_bytes(trained: Trained) -> int:
-    """The most bytes that an inference of one image takes beside the weights, the image and its logits among them.
+    """Peak memory in bytes of inference on one image, without the weights, with the image and its logits.
 
-    On CUDA what torch's allocator gave out, workspaces of operators among it; elsewhere the tensors that were there at
-    once, without what operators need within themselves.
+    On CUDA what torch's allocator gave out, workspaces of operators included; elsewhere the tensors alive at the same
+    time, without workspaces.
     """
     device = trained.precision.device
     if device.type != "cuda":
         images = some_images(trained, 1)
-        with Alive(trained.model.state_dict().values()) as alive:
+        with PeakMemory(trained.model.state_dict().values()) as alive:
             alive.add(images)
             infer(trained, trained.model, images)
         return alive.peak
@@ -146,20 +140,22 @@ def peak_bytes(trained: Trained) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def measured(networks: Mapping[str, Trained], *, compiled: bool) -> dict[tuple[str, bool], Speed]:
-    """How fast each network is, by its name and whether it is compiled.
+def measure_speeds(networks: Mapping[str, Trained], *, compiled: bool) -> dict[tuple[str, bool], Speed]:
+    """The speed of each network, by (name, is compiled).
 
-    A compiled network is measured in the batch in which it is fastest as it is: each size is compiled for itself.
+    A compiled network is timed at the best batch size of the eager one, since each size is compiled separately.
     """
     for trained in networks.values():
         trained.model.eval()
-    batches = best_batches({name: partial(call_of, trained, trained.model) for name, trained in networks.items()})
+    batches = best_batches({name: partial(timed_call, trained, trained.model) for name, trained in networks.items()})
     sides = {(name, False): trained.model for name, trained in networks.items()}
     if compiled:
-        allow_compilations(2 * len(networks))
+        raise_recompile_limits(2 * len(networks))
         sides |= {(name, True): compile_for_inference(one, batches[name]) for name, one in networks.items()}
     latencies, speeds = (
-        in_turns({side: call_of(networks[side[0]], model, size(side[0])) for side, model in sides.items()})
+        interleaved_timings(
+            {side: timed_call(networks[side[0]], model, size(side[0])) for side, model in sides.items()}
+        )
         for size in (lambda name: 1, batches.__getitem__)
     )
     return {
@@ -173,14 +169,14 @@ def measured(networks: Mapping[str, Trained], *, compiled: bool) -> dict[tuple[s
 
 
 def best_batches(callers: Mapping[str, Callable[[int], Call]]) -> dict[str, int]:
-    """For each network, given by what makes its calls of a batch's size, the last of 1, 2, 4, ... that is a gain.
+    """The best batch size of 1, 2, 4, ... for each network; `callers` create a call for a batch size.
 
-    Two in a row that are none end the search, and so does what does not fit into memory.
+    The search ends after two sizes without a gain; a batch that does not fit into memory is no gain.
     """
     best, fastest = dict.fromkeys(callers, 1), dict.fromkeys(callers, 0.0)
     size, left = 1, list(callers)
     while left and size <= MOST:
-        durations = in_turns({name: callers[name](size) for name in left}, turns=FEW_TURNS)
+        durations = interleaved_timings({name: callers[name](size) for name in left}, turns=FEW_TURNS)
         for name in left:
             speed = size / statistics.median(durations[name])
             if speed > GAIN * fastest[name]:
@@ -190,13 +186,13 @@ def best_batches(callers: Mapping[str, Callable[[int], Call]]) -> dict[str, int]
     return best
 
 
-def in_turns(calls: Mapping[Key, Call], *, turns: int = TURNS) -> dict[Key, list[float]]:
-    """Seconds of many calls of each, in turns, so that whatever else the machine is doing slows all of them.
+def interleaved_timings(calls: Mapping[Key, Call], *, turns: int = TURNS) -> dict[Key, list[float]]:
+    """Seconds of many calls of each, in turns, so that other load on the machine slows all of them alike.
 
-    The first turn and the first call of each turn do not count: something is made there, or the caches are another's.
+    The first turn, and the first call of each turn, are warm-up and do not count.
     """
     found: dict[Key, list[float]] = {key: [] for key in calls}
-    for turn in watched(range(1 + turns), "cost", "turn"):
+    for turn in progress_bar(range(1 + turns), "cost", "turn"):
         for key, call in calls.items():
             call()
             durations: list[float] = []
@@ -207,15 +203,12 @@ def in_turns(calls: Mapping[Key, Call], *, turns: int = TURNS) -> dict[Key, list
     return found
 
 
-def call_of(trained: Trained, model: nn.Module, batch: int) -> Call:
-    """A call of `model`, which is the trained network or what has come of it, with so many images.
-
-    What does not fit into memory takes for ever.
-    """
+def timed_call(trained: Trained, model: nn.Module, batch: int) -> Call:
+    """A timed call of `model`, the trained network or its compiled form, with `batch` images; inf if out of memory."""
     images = some_images(trained, batch)
 
     def call() -> float:
-        trained.precision.set_fp32_products()  # which those of another network may have changed
+        trained.precision.set_fp32_products()  # another network may have changed it
         begun = time.perf_counter()
         try:
             infer(trained, model, images)
@@ -230,28 +223,25 @@ def call_of(trained: Trained, model: nn.Module, batch: int) -> Call:
 
 
 def some_images(trained: Trained, batch: int) -> Tensor:
-    """Random images [batch, C, H, W] as the network is given them."""
+    """Random images [batch, C, H, W] in the network's memory format."""
     images = torch.randn(batch, *trained.image_shape, device=trained.precision.device)
     return images.contiguous(memory_format=trained.normalize.memory_format)
 
 
 @torch.no_grad()
 def infer(trained: Trained, model: nn.Module, images: Tensor) -> None:
-    """Let `model` answer as evaluation does."""
+    """Run `model` as evaluation does."""
     with trained.precision.autocast():
         model(images)
 
 
 def compile_for_inference(trained: Trained, batch: int) -> nn.Module:
-    """The network compiled for one image and for so many, each for itself; on CUDA in torch's own graphs.
-
-    Raises CompilationFailed.
-    """
+    """Compile the network for batches of 1 and `batch` images; on CUDA with CUDA graphs. Raises CompilationFailed."""
     mode = "reduce-overhead" if trained.precision.device.type == "cuda" else "default"
     compiled = torch.compile(trained.model, dynamic=False, mode=mode)
     try:
         for size in (1, batch):
-            call_of(trained, compiled, size)()
+            timed_call(trained, compiled, size)()
     except RuntimeError as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CompilationFailed(f"cost_compile=true: {reason}") from error

@@ -1,4 +1,4 @@
-"""One network with each test-time augmentation: what they gain and what they cost."""
+"""One network with each test-time augmentation: gain and cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,15 +7,15 @@ from pathlib import Path
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.evaluation.tta import Views
 from engine.plotting.tables import aligned
-from engine.report.figures import Examined, comparison, examined
+from engine.report.figures import NetworkResult, comparison, network_result
 from engine.report.parts import Part, Section
 from engine.run.console import percent
 
-PLAIN = "none"  # the option that shows an image as it is
+PLAIN = "none"  # the option without augmentation
 
 
 def every_tta(trained: Trained, images: EvalData, every: Mapping[str, Views]) -> Part:
-    """A network examined on the test images with each augmentation, by its name."""
+    """A network's results on the test images with each augmentation, by name."""
     found = augmented(trained, images, every)
     rows, plain = view_rows(found), found[0]
     content = {view.name: view_figures(plain, view) for view in found}
@@ -24,25 +24,26 @@ def every_tta(trained: Trained, images: EvalData, every: Mapping[str, Views]) ->
     )
 
 
-def augmented(trained: Trained, images: EvalData, every: Mapping[str, Views]) -> list[Examined]:
-    """The network with each augmentation, whose name it has here; first that without any, then by speed."""
+def augmented(trained: Trained, images: EvalData, every: Mapping[str, Views]) -> list[NetworkResult]:
+    """The network's result with each augmentation, named by it; first without any, then by speed."""
     found = [
         replace(
-            examined(replace(trained, views=views, tta=option), images, Path(), option, held_out=False), name=option
+            network_result(replace(trained, views=views, tta=option), images, Path(), option, held_out=False),
+            name=option,
         )
         for option, views in every.items()
     ]
     return sorted(found, key=lambda one: (one.name != PLAIN, -one.images_per_second))
 
 
-def view_figures(plain: Examined, view: Examined) -> dict[str, float]:
-    """What an augmentation gains, and its cost."""
+def view_figures(plain: NetworkResult, view: NetworkResult) -> dict[str, float]:
+    """Gain and cost of an augmentation."""
     chosen = ("accuracy", "loss", "images_per_second")
     return {figure: view.figures[figure] for figure in chosen} | comparison(plain, view)
 
 
-def view_rows(found: Sequence[Examined]) -> list[Sequence[str]]:
-    """A table of all, each beside the first."""
+def view_rows(found: Sequence[NetworkResult]) -> list[Sequence[str]]:
+    """Table of all augmentations, compared with the first."""
     first = found[0]
     rows: list[Sequence[str]] = [("tta", "accuracy", "gain", "McNemar's p", "loss", "images a second", "cost")]
     for view in found:

@@ -1,4 +1,4 @@
-"""All figures of trained networks on their test images, as plain data."""
+"""All metrics of trained networks on their test images, as plain data."""
 
 import math
 import time
@@ -15,19 +15,19 @@ from data.dataset import Images
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import predict
-from engine.report.parts import watched
+from engine.report.parts import progress_bar
 from engine.run.errors import RunError
 
 CONFUSED = 10  # pairs of classes that are named
 
 
 class NotComparable(RunError):
-    """Networks that were not tested on the same images; the message is one line that says which."""
+    """The networks were not tested on the same images; the message is one line that says which."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A network and its answers: logits float32 [N, K], on the test images and on those held out in training."""
+class NetworkResult:
+    """A network and its logits float32 [N, K] on the test images; `val` are logits and labels of held-out images."""
 
     name: str
     file: Path
@@ -43,13 +43,13 @@ class Examined:
     images_per_second: float
 
     @property
-    def right(self) -> np.ndarray:
-        """Which images it answers rightly, bool [N]."""
+    def correct(self) -> np.ndarray:
+        """Which images are classified correctly, bool [N]."""
         return metrics.predicted(self.logits) == self.labels
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """How many images of each class were taken for each, int64 [K, K]."""
+        """Confusion matrix, int64 [K, K]."""
         return metrics.confusion_matrix(self.labels, metrics.predicted(self.logits), len(self.classes))
 
     @cached_property
@@ -59,8 +59,8 @@ class Examined:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """What evaluation.json holds: plain data, None for a figure that cannot be had."""
-        correct, images = int(self.right.sum()), len(self.labels)
+        """The content of evaluation.json: plain data, None for an undefined metric."""
+        correct, images = int(self.correct.sum()), len(self.labels)
         return {
             "checkpoint": str(self.file),
             "weights": self.weights,
@@ -80,14 +80,14 @@ class Examined:
                 for name, one in zip(self.classes, metrics.class_figures(self.confusion), strict=True)
             },
             "most_confused": [
-                {"class": self.classes[label], "taken_for": self.classes[taken], "images": count}
-                for label, taken, count in metrics.most_confused(self.confusion, CONFUSED)
+                {"class": self.classes[label], "taken_for": self.classes[guess], "images": count}
+                for label, guess, count in metrics.most_confused(self.confusion, CONFUSED)
             ],
             "confusion": self.confusion.tolist(),
         }
 
     def calibrated(self) -> dict[str, float] | None:
-        """What a temperature does for the probabilities, if there are validation images to fit it on."""
+        """Metrics after temperature scaling; None without validation images to fit it on."""
         if self.val is None:
             return None
         temperature = metrics.fitted_temperature(*self.val)
@@ -102,20 +102,22 @@ class Examined:
 
 
 def plain(**figures: float) -> dict[str, float | None]:
-    """Figures with None in place of nan, which JSON does not have."""
+    """Metrics with None in place of nan, which JSON does not have."""
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-def examined(trained: Trained, images: EvalData, file: Path, name: str, *, held_out: bool = True) -> Examined:
-    """Let a network answer, also on the images held out in its training unless these are of no matter."""
-    answers_to = partial(predict, trained.model, precision=trained.precision, views=trained.views)
+def network_result(
+    trained: Trained, images: EvalData, file: Path, name: str, *, held_out: bool = True
+) -> NetworkResult:
+    """Run a network on the test images and, if `held_out`, on the images held out from its training."""
+    logits_of = partial(predict, trained.model, precision=trained.precision, views=trained.views)
     begun = time.perf_counter()
-    logits, labels = answers_to(watched(images.test, name, "batch"))
+    logits, labels = logits_of(progress_bar(images.test, name, "batch"))
     seconds = time.perf_counter() - begun
     val = None
     if held_out and len(images.val):
-        val = answers_to(watched(images.val, f"{name}, held-out images", "batch"))
-    return Examined(
+        val = logits_of(progress_bar(images.val, f"{name}, held-out images", "batch"))
+    return NetworkResult(
         name=name if trained.weights == "model" else f"{name}, {trained.weights}",
         file=file,
         weights=trained.weights,
@@ -131,7 +133,7 @@ def examined(trained: Trained, images: EvalData, file: Path, name: str, *, held_
     )
 
 
-def require_same_images(several: Sequence[Examined]) -> None:
+def require_same_images(several: Sequence[NetworkResult]) -> None:
     """Raise NotComparable unless all were tested on the same images in the same order."""
     first = several[0]
     for other in several[1:]:
@@ -146,14 +148,14 @@ def are_same(some: Images, others: Images) -> bool:
     return torch.equal(some.images, others.images) and torch.equal(some.labels, others.labels)
 
 
-def together(several: Sequence[Examined]) -> Examined:
-    """All networks as one, by the mean of their probabilities.
+def ensemble(several: Sequence[NetworkResult]) -> NetworkResult:
+    """The ensemble of all networks: the mean of their probabilities.
 
-    A temperature is fitted where the same images were held out from all of them.
+    It has `val`, to fit a temperature, if the same images were held out from all of them.
     """
     first, held_out = several[0], [one.val for one in several]
     alike = first.val is not None and all(are_same(first.held_out, other.held_out) for other in several)
-    return Examined(
+    return NetworkResult(
         name=f"ensemble of {len(several)}",
         file=Path(),
         weights="model",
@@ -169,12 +171,12 @@ def together(several: Sequence[Examined]) -> Examined:
     )
 
 
-def comparison(first: Examined, other: Examined) -> dict[str, float]:
+def comparison(first: NetworkResult, other: NetworkResult) -> dict[str, float]:
     """How `other` differs from `first` on the same images."""
     both = metrics.predicted(first.logits) == metrics.predicted(other.logits)
     return {
-        "difference": float(other.right.mean() - first.right.mean()),
-        "mcnemar_p": metrics.mcnemar(first.right, other.right),
+        "difference": float(other.correct.mean() - first.correct.mean()),
+        "mcnemar_p": metrics.mcnemar(first.correct, other.correct),
         "agreement": float(both.mean()),
-        "both_wrong": float((~first.right & ~other.right).mean()),
+        "both_wrong": float((~first.correct & ~other.correct).mean()),
     }

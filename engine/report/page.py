@@ -1,4 +1,4 @@
-"""The report of examined networks as one HTML file, which needs nothing beside it and no network."""
+"""The report as one self-contained HTML file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from engine.device.versions import versions
 from engine.plotting.images import MOST_CLASSES, confusion
 from engine.report import pictures, tables
-from engine.report.figures import Examined
+from engine.report.figures import NetworkResult
 from engine.report.parts import Part, Section, Tile, embedded, embedded_pixels
 from engine.run.console import percent
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> str:
-    """The page of one network, or of several, the last of which is all others together; with further parts."""
+def page(networks: Sequence[NetworkResult], parts: Sequence[Part] = ()) -> str:
+    """The page of one network, or of several followed by their ensemble; with further parts."""
     from jinja2 import Environment
 
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
@@ -26,40 +26,40 @@ def page(networks: Sequence[Examined], parts: Sequence[Part] = ()) -> str:
     )
 
 
-def sections(networks: Sequence[Examined], parts: Sequence[Part]) -> Iterator[Section]:
-    """What the page shows, from top to bottom."""
+def sections(networks: Sequence[NetworkResult], parts: Sequence[Part]) -> Iterator[Section]:
+    """The sections of the page, from top to bottom."""
     if len(networks) > 1:
-        note = f"difference and agreement are with {networks[0].name}; p: chance of such a difference between equals"
+        note = f"difference and agreement: compared with {networks[0].name}; p: McNemar's test of equal accuracy"
         yield Section("Networks", note, tables.network_rows(networks))
     else:
         yield Section("Figures", rows=figure_rows(networks[0]))
     for part in parts:
         yield from part.sections
-    note = "of how sure a network is and how often it is right; on the dashed line it knows what it knows"
-    yield Section("Confidence and accuracy", note, picture=embedded(pictures.reliability(networks)))
+    note = "accuracy against confidence; on the dashed line a network is perfectly calibrated"
+    yield Section("Reliability diagram", note, picture=embedded(pictures.reliability(networks)))
     for network in networks:
         of = f": {network.name}" if len(networks) > 1 else ""
         yield Section(f"Classes{of}", rows=tables.class_rows(network))
-        yield Section(f"Confusion{of}", "images of each class by what they were taken for", confused_rows(network))
+        yield Section(f"Confusion{of}", "the most frequent confusions", confused_rows(network))
         if len(network.classes) <= MOST_CLASSES:
-            note = "the darker, the larger the share of the class in the row that was taken for the one above"
+            note = "rows: true class, columns: predicted class; the darker, the larger the fraction of the row"
             picture = embedded_pixels(confusion(network.confusion, network.classes).transpose(2, 0, 1))
             yield Section(f"Confusion matrix{of}", note, picture=picture)
-        if mistakes := pictures.worst_mistakes(network):
-            note = "what it is, what it was taken for, and how sure the network was of that"
-            yield Section(f"Surest mistakes{of}", note, tiles=[tile_of(mistake) for mistake in mistakes])
+        if errors := pictures.most_confident_errors(network):
+            note = "true class, predicted class and confidence"
+            yield Section(f"Most confident errors{of}", note, tiles=[tile_of(error) for error in errors])
 
 
-def tile_of(mistake: pictures.Mistake) -> Tile:
-    """A mistake to look at."""
-    return Tile(embedded_pixels(mistake.pixels), (mistake.label, mistake.taken, percent(mistake.confidence)))
+def tile_of(error: pictures.Misclassified) -> Tile:
+    """The tile of a misclassified image."""
+    return Tile(embedded_pixels(error.pixels), (error.label, error.predicted, percent(error.confidence)))
 
 
-def figure_rows(network: Examined) -> list[Sequence[str]]:
-    """The figures of a network, and beside them what a temperature makes of them."""
+def figure_rows(network: NetworkResult) -> list[Sequence[str]]:
+    """The metrics of a network, and those with temperature scaling."""
     figures, calibrated = network.figures, network.figures["calibrated"]
     rows: list[Sequence[str]] = [
-        ("", "as it is"),
+        ("", "as trained"),
         ("accuracy (95 % interval)", tables.interval(figures)),
         ("top-5 accuracy", percent(figures["top5_accuracy"])),
         ("loss, nats", f"{figures['loss']:.4f}"),
@@ -82,10 +82,10 @@ def figure_rows(network: Examined) -> list[Sequence[str]]:
     return [(*row, other) for row, other in zip(rows, beside, strict=True)]
 
 
-def confused_rows(network: Examined) -> list[Sequence[str]]:
-    """The pairs that are confused most."""
+def confused_rows(network: NetworkResult) -> list[Sequence[str]]:
+    """Table of the most frequent confusions."""
     pairs = network.figures["most_confused"]
     return [
-        ("class", "taken for", "images"),
+        ("class", "predicted", "images"),
         *((one["class"], one["taken_for"], f"{one['images']:,}") for one in pairs),
     ]

@@ -1,4 +1,4 @@
-"""What a report is made of: parts that are looked at on request, each with its place in every output."""
+"""The parts of a report: each has data, lines for the terminal and sections of the page."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: rows of a table, of which the first are titles, a picture as base64 of PNG, small ones."""
+    """A section of the page: table rows (the first is the header), a picture as base64 of PNG, tiles."""
 
     title: str
     note: str = ""
@@ -47,8 +47,8 @@ class Part:
     sections: Sequence[Section]
 
 
-def watched(work: Iterable[T], title: str, unit: str) -> Iterable[T]:
-    """What is gone through, with a bar on a terminal where that takes longer than a second."""
+def progress_bar(work: Iterable[T], title: str, unit: str) -> Iterable[T]:
+    """Iterate over `work` with a progress bar, on a terminal, if it takes longer than a second."""
     return tqdm(work, desc=title, unit=unit, leave=False, disable=None, delay=1)
 
 

@@ -1,4 +1,4 @@
-"""What a network gets right and wrong, as pictures."""
+"""Reliability diagram, and the most confident errors of a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 
 from engine.evaluation import metrics
 from engine.plotting import plot
-from engine.report.figures import Examined
+from engine.report.figures import NetworkResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MISTAKES = 40
+ERRORS = 40
 
 
-def reliability(networks: Sequence[Examined]) -> "Figure":
-    """Accuracy against confidence: on the diagonal a network is as often right as it says."""
+def reliability(networks: Sequence[NetworkResult]) -> "Figure":
+    """Reliability diagram: accuracy against confidence; the diagonal is perfect calibration."""
     canvas, (axes,) = plot.figure(width=5, height=4.4)
     axes.plot([0, 1], [0, 1], color=plot.GREY, linewidth=1, linestyle="--")
     for number, network in enumerate(networks):
@@ -37,24 +37,25 @@ def reliability(networks: Sequence[Examined]) -> "Figure":
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image uint8 [C, H, W], what it is, what it was taken for, and how sure the network was of that."""
+class Misclassified:
+    """A misclassified image uint8 [C, H, W], its label, predicted class and confidence."""
 
     pixels: np.ndarray
     label: str
-    taken: str
+    predicted: str
     confidence: float
 
 
-def worst_mistakes(examined: Examined, count: int = MISTAKES) -> list[Mistake]:
-    """The images that the network is surest of and wrong about, the surest first."""
-    labels, taken, sure = examined.labels, metrics.predicted(examined.logits), metrics.confidence(examined.logits)
+def most_confident_errors(network: NetworkResult, count: int = ERRORS) -> list[Misclassified]:
+    """The misclassified images, most confident first."""
+    labels, predicted = network.labels, metrics.predicted(network.logits)
+    confidence = metrics.confidence(network.logits)
     return [
-        Mistake(
-            examined.images.images[int(index)].cpu().numpy(),
-            examined.classes[labels[index]],
-            examined.classes[taken[index]],
-            float(sure[index]),
+        Misclassified(
+            network.images.images[int(index)].cpu().numpy(),
+            network.classes[labels[index]],
+            network.classes[predicted[index]],
+            float(confidence[index]),
         )
-        for index in metrics.surest_mistakes(labels, taken, sure)[:count]
+        for index in metrics.most_confident_errors(labels, predicted, confidence)[:count]
     ]

@@ -1,4 +1,4 @@
-"""How networks do on images that are corrupted, moved and turned, and on CIFAR-10.1."""
+"""Robustness: accuracy on corrupted, translated and rotated images, and on CIFAR-10.1."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,26 +32,26 @@ PIXELS = tuple(range(-8, 9))
 
 DEGREES = tuple(range(-30, 31, 5))
 
-SHOWN, SHOWN_AT = 4, (1, 3, 5)  # photographs on the sheet of corruptions, and at which severities
+SHOWN, SHOWN_AT = 4, (1, 3, 5)  # images and severities on the contact sheet of corruptions
 
 COMPUTED = (
-    "computed here by the definitions of CIFAR-10-C, but frost is drawn in place of photographs, and motion blur (in "
-    "snow, too) is not ImageMagick's: not to be compared with figures on the published files"
+    "computed here by the definitions of CIFAR-10-C, but frost is synthetic, and motion blur (also in snow) is not "
+    "ImageMagick's: not comparable with results on the published files"
 )
 
-MOVED = "what comes in at the border is the image's mirror image; by linear interpolation where it is turned"
+MOVED = "padded by reflection; rotations with bilinear interpolation"
 
-SHEET = f"as they are, and below that at severities {', '.join(map(str, SHOWN_AT[:-1]))} and {SHOWN_AT[-1]}"
+SHEET = f"the original, and below it severities {', '.join(map(str, SHOWN_AT[:-1]))} and {SHOWN_AT[-1]}"
 
-# The images at some places (int64 [n]) with a corruption, by its name and severity: uint8 [n, C, H, W].
+# (corruption, severity, indices int64 [n]) -> corrupted images uint8 [n, C, H, W].
 Source = Callable[[str, int, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Robust:
-    """A network's accuracies, as shares of 1: on images as they are, by corruption and severity [15, 5], moved, turned.
+class NetworkRobustness:
+    """Accuracies of a network: clean, by corruption and severity [15, 5], and by translation and rotation.
 
-    `again` is that on CIFAR-10.1, and how many images it has, if that is there.
+    `cifar10_1` are the accuracy on CIFAR-10.1 and its number of images, if available.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Robust:
     corrupted: np.ndarray
     translated: Sequence[float]
     rotated: Sequence[float]
-    again: tuple[float, int] | None
+    cifar10_1: tuple[float, int] | None
 
     @property
     def errors(self) -> np.ndarray:
@@ -74,29 +74,31 @@ class Robust:
 
     @property
     def mean_increase(self) -> float:
-        """By how much that is above the error on the images as they are."""
+        """`mean_error` minus the error on clean images."""
         return self.mean_error - (1 - self.clean)
 
 
-def corruption_errors(network: Robust, baseline: Robust, *, relative: bool = False) -> list[float | None]:
+def corruption_errors(
+    network: NetworkRobustness, baseline: NetworkRobustness, *, relative: bool = False
+) -> list[float | None]:
     """CE of each corruption: the errors at all severities over those of the baseline (Hendrycks 2019, sec. 4).
 
-    The `relative` one is of the errors beyond those on the images as they are. None where the baseline has none.
+    If `relative`, of the errors minus the clean error. None if the baseline's is not above 0.
     """
     ours, theirs = (one.errors - (1 - one.clean) * relative for one in (network, baseline))
     return [float(our / their) if their > 0 else None for our, their in zip(ours, theirs, strict=True)]
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean, which cannot be had where one of the values cannot."""
+    """The mean; None if any value is None."""
     return None if None in values else sum(values) / len(values)
 
 
 def robustness(networks: Mapping[str, Trained], images: EvalData, *, root: str | None, limit: int | None) -> Part:
-    """Networks by name on the same test images, corrupted, moved and turned; the first is the baseline of the others.
+    """Robustness of networks by name, on the same test images; the first is the baseline of the others.
 
-    `root` is a directory with the published files, in place of corruptions that are computed; `limit` how many images
-    are taken, evenly of all classes, None all. Raises RunError for files that are not as they should be.
+    `root` is a directory with the published files, to use them instead of computed corruptions; `limit` is the number
+    of images, stratified by class, None for all. Raises RunError for invalid files.
     """
     whole = images.test.images.to(torch.device("cpu"))
     with data_explained():
@@ -107,7 +109,7 @@ def robustness(networks: Mapping[str, Trained], images: EvalData, *, root: str |
     def source(name: str, severity: int, chosen: Tensor) -> Tensor:
         return files.corrupted(name, severity, chosen) if files else corrupted(whole.images[chosen], name, severity)
 
-    found = answered(networks, whole, order[:limit].sort().values, source, again, images.test.batch_size)
+    found = measure_robustness(networks, whole, order[:limit].sort().values, source, again, images.test.batch_size)
     few = order[:SHOWN]
     sheet = {
         name: torch.stack([whole.images[few], *(source(name, severity, few) for severity in SHOWN_AT)])
@@ -116,15 +118,15 @@ def robustness(networks: Mapping[str, Trained], images: EvalData, *, root: str |
     return part(found, root, sheet)
 
 
-def answered(
+def measure_robustness(
     networks: Mapping[str, Trained],
     whole: Images,
     chosen: Tensor,
     source: Source,
     again: Images | None,
     batch_size: int,
-) -> list[Robust]:
-    """Let all networks answer to each version of the `chosen` images, one version after the other in memory."""
+) -> list[NetworkRobustness]:
+    """Evaluate all networks on each version of the `chosen` images; one version is in memory at a time."""
     test = whole.subset(chosen)
     passes = 1 + len(CORRUPTIONS) * len(SEVERITIES) + len(PIXELS) + len(DEGREES) + (again is not None)
     with tqdm(desc="robustness", total=passes, unit="version", leave=False, disable=None) as bar:
@@ -139,16 +141,16 @@ def answered(
         )
         moved = np.array([accuracies(translated(test.images, pixels)) for pixels in PIXELS])
         turned = np.array([accuracies(rotated(test.images, degrees)) for degrees in DEGREES])
-        anew = accuracies(again.images, again.labels) if again else ()
+        on_cifar10_1 = accuracies(again.images, again.labels) if again else ()
     return [
-        Robust(
+        NetworkRobustness(
             name=name,
             images=len(test),
             clean=clean[number],
             corrupted=by_corruption[:, :, number],
             translated=moved[:, number].tolist(),
             rotated=turned[:, number].tolist(),
-            again=(anew[number], len(again)) if again else None,
+            cifar10_1=(on_cifar10_1[number], len(again)) if again else None,
         )
         for number, name in enumerate(networks)
     ]
@@ -156,13 +158,13 @@ def answered(
 
 def accuracy(trained: Trained, images: Images, batch_size: int) -> float:
     """A network's accuracy on images, as a share of 1."""
-    trained.precision.set_fp32_products()  # which those of another network may have changed
+    trained.precision.set_fp32_products()  # another network may have changed it
     batches = EvalLoader(images.to(trained.normalize.mean.device), batch_size=batch_size, normalize=trained.normalize)
     return evaluate(trained.model, batches, precision=trained.precision, views=trained.views).accuracy
 
 
-def part(networks: Sequence[Robust], root: str | None, sheet: Mapping[str, Tensor]) -> Part:
-    """What a report says of it; `sheet` has the pictures of each corruption, uint8 [rows, columns, C, H, W]."""
+def part(networks: Sequence[NetworkRobustness], root: str | None, sheet: Mapping[str, Tensor]) -> Part:
+    """The report's part; `sheet` has the example images of each corruption, uint8 [rows, columns, C, H, W]."""
     baseline, count = networks[0], networks[0].images
     several = len(networks) > 1
     made = f"the files in {root}" if root else COMPUTED
@@ -180,14 +182,14 @@ def part(networks: Sequence[Robust], root: str | None, sheet: Mapping[str, Tenso
     sections = [
         Section("Robustness", "; ".join(notes), summary),
         Section("Accuracy by corruption and severity", rows=table, picture=embedded(heat_map(networks))),
-        Section("Moved and turned", MOVED, picture=embedded(curves(networks))),
-        Section("What the corruptions are", SHEET, picture=embedded(contact_sheet(sheet))),
+        Section("Translation and rotation", MOVED, picture=embedded(curves(networks))),
+        Section("Examples of the corruptions", SHEET, picture=embedded(contact_sheet(sheet))),
     ]
     return Part("robustness", content, [*notes, *aligned(summary), "", *aligned(table)], sections)
 
 
-def figures(network: Robust, baseline: Robust | None) -> dict[str, Any]:
-    """What evaluation.json holds of a network; shares of 1."""
+def figures(network: NetworkRobustness, baseline: NetworkRobustness | None) -> dict[str, Any]:
+    """A network's entry in evaluation.json; accuracies between 0 and 1."""
     content = {
         "accuracy": network.clean,
         "accuracy_by_severity": dict(zip(CORRUPTIONS, network.corrupted.tolist(), strict=True)),
@@ -200,8 +202,8 @@ def figures(network: Robust, baseline: Robust | None) -> dict[str, Any]:
         errors, relative = (corruption_errors(network, baseline, relative=which) for which in (False, True))
         content |= {"corruption_errors": dict(zip(CORRUPTIONS, errors, strict=True)), "mce": mean(errors)}
         content |= {"relative_mce": mean(relative)}
-    if network.again:
-        content["cifar10_1"] = with_interval(*network.again)
+    if network.cifar10_1:
+        content["cifar10_1"] = with_interval(*network.cifar10_1)
     return content
 
 
@@ -211,16 +213,16 @@ def with_interval(accuracy: float, images: int) -> dict[str, Any]:
     return {"images": images, "accuracy": accuracy, "accuracy_interval": list(interval)}
 
 
-def summary_rows(networks: Sequence[Robust]) -> list[Sequence[str]]:
-    """A row for each network: what it loses, and beside the first, if there are several."""
+def summary_rows(networks: Sequence[NetworkRobustness]) -> list[Sequence[str]]:
+    """A row for each network: its loss of accuracy, and compared with the first if there are several."""
     baseline = networks[0]
     beside = ("mCE", "relative mCE") if len(networks) > 1 else ()
-    anew = ("CIFAR-10.1",) if baseline.again else ()
-    rows: list[Sequence[str]] = [("", "accuracy", *anew, "mean corruption error", "increase", *beside)]
+    newer = ("CIFAR-10.1",) if baseline.cifar10_1 else ()
+    rows: list[Sequence[str]] = [("", "accuracy", *newer, "mean corruption error", "increase", *beside)]
     for network in networks:
         row = [network.name, tables.interval(with_interval(network.clean, network.images))]
-        if network.again:
-            row.append(tables.interval(with_interval(*network.again)))
+        if network.cifar10_1:
+            row.append(tables.interval(with_interval(*network.cifar10_1)))
         row += [percent(network.mean_error), f"{100 * network.mean_increase:+.2f}"]
         if beside:
             row += [tables.share(mean(corruption_errors(network, baseline, relative=which))) for which in (False, True)]
@@ -228,7 +230,7 @@ def summary_rows(networks: Sequence[Robust]) -> list[Sequence[str]]:
     return rows
 
 
-def severity_rows(network: Robust) -> list[Sequence[str]]:
+def severity_rows(network: NetworkRobustness) -> list[Sequence[str]]:
     """The accuracies of one network."""
     rows: list[Sequence[str]] = [("accuracy at severity", *map(str, SEVERITIES), "mean")]
     for name, values in zip(CORRUPTIONS, network.corrupted, strict=True):
@@ -236,22 +238,22 @@ def severity_rows(network: Robust) -> list[Sequence[str]]:
     return rows
 
 
-def error_rows(networks: Sequence[Robust]) -> list[Sequence[str]]:
-    """The accuracies of several, in the mean over severities, and their corruption errors beside the first."""
+def error_rows(networks: Sequence[NetworkRobustness]) -> list[Sequence[str]]:
+    """Accuracies of several networks, averaged over severities, and corruption errors relative to the first."""
     baseline, *others = networks
     rows: list[Sequence[str]] = [
         ("accuracy, mean of severities", baseline.name, *(title for other in others for title in (other.name, "CE")))
     ]
     beside = [corruption_errors(other, baseline) for other in others]
-    for place, name in enumerate(CORRUPTIONS):
-        row = [name, percent(baseline.corrupted[place].mean())]
+    for index, name in enumerate(CORRUPTIONS):
+        row = [name, percent(baseline.corrupted[index].mean())]
         for other, errors in zip(others, beside, strict=True):
-            row += [percent(other.corrupted[place].mean()), tables.share(errors[place])]
+            row += [percent(other.corrupted[index].mean()), tables.share(errors[index])]
         rows.append(row)
     return rows
 
 
-def heat_map(networks: Sequence[Robust]) -> "Figure":
+def heat_map(networks: Sequence[NetworkRobustness]) -> "Figure":
     """Accuracies in percent by corruption and severity, a panel for each network."""
     columns = min(len(networks), 4)
     rows = -(-len(networks) // columns)
@@ -273,7 +275,7 @@ def heat_map(networks: Sequence[Robust]) -> "Figure":
     return canvas
 
 
-def curves(networks: Sequence[Robust]) -> "Figure":
+def curves(networks: Sequence[NetworkRobustness]) -> "Figure":
     """Accuracy against translation and against rotation."""
     canvas, (left, right) = plot.figure(width=9, height=3.8, columns=2, same_x=False)
     for number, network in enumerate(networks):
@@ -282,15 +284,15 @@ def curves(networks: Sequence[Robust]) -> "Figure":
         right.plot(DEGREES, network.rotated, **style)
     left.set_ylim(0, 1)
     left.set_ylabel("accuracy", color=plot.INK)
-    left.set_xlabel("moved to the right, pixels", color=plot.INK)
-    right.set_xlabel("turned counter-clockwise, degrees", color=plot.INK)
+    left.set_xlabel("translation to the right, pixels", color=plot.INK)
+    right.set_xlabel("rotation counter-clockwise, degrees", color=plot.INK)
     if len(networks) > 1:
         plot.legend(left, fontsize=8)
     return canvas
 
 
 def contact_sheet(sheet: Mapping[str, Tensor], *, across: int = 5) -> "Figure":
-    """A panel for each corruption: photographs as they are, and below them with it; panels in rows of `across`."""
+    """A panel for each corruption: images without and below with it; `across` panels in a row."""
     panels = [images.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2).numpy() for images in sheet.values()]
     height, width, channels = panels[0].shape
     gap = height // 6

@@ -1,19 +1,19 @@
-"""The figures of examined networks as text for the terminal."""
+"""The metrics of networks as text for the terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.plotting.tables import aligned
-from engine.report.figures import Examined, comparison
+from engine.report.figures import NetworkResult, comparison
 from engine.run.console import percent
 
-MOST_CLASSES = 20  # that are listed one by one; of more those that do worst
+MOST_CLASSES = 20  # of more classes, those with the lowest F1 are listed
 
 MISSING = "-"
 
 
 def share(value: float | None) -> str:
-    """A share in percent; a dash for what cannot be had."""
+    """A fraction in percent; a dash for None."""
     return MISSING if value is None else percent(value)
 
 
@@ -23,10 +23,10 @@ def interval(figures: dict[str, Any]) -> str:
     return f"{percent(figures['accuracy'])} ({low} to {high})"
 
 
-def one(examined: Examined) -> Iterator[str]:
-    """The lines that describe a network."""
-    figures = examined.figures
-    yield f"{examined.name}: {shown(examined)}, {figures['images_per_second']:,.0f} a second"
+def one(network: NetworkResult) -> Iterator[str]:
+    """The terminal output for one network."""
+    figures = network.figures
+    yield f"{network.name}: {shown(network)}, {figures['images_per_second']:,.0f} a second"
     yield f"accuracy {interval(figures)}, top-5 {percent(figures['top5_accuracy'])}, loss {figures['loss']:.4f}"
     calibration = percent(figures["expected_calibration_error"])
     yield f"Brier score {figures['brier_score']:.4f}, calibration error {calibration}"
@@ -37,25 +37,25 @@ def one(examined: Examined) -> Iterator[str]:
             f"calibration error {percent(calibrated['expected_calibration_error'])}"
         )
     yield ""
-    yield from aligned(class_rows(examined))
+    yield from aligned(class_rows(network))
     if figures["most_confused"]:
         pairs = (f"{pair['class']} as {pair['taken_for']} {pair['images']}" for pair in figures["most_confused"])
         yield ""
         yield f"confused most: {', '.join(pairs)}"
 
 
-def shown(examined: Examined) -> str:
-    """What a network was shown, in words."""
-    views = "" if examined.tta == "none" else f", test-time augmentation {examined.tta}"
-    return f"{len(examined.labels):,} test images{views}"
+def shown(network: NetworkResult) -> str:
+    """The number of test images and the augmentation, in words."""
+    views = "" if network.tta == "none" else f", test-time augmentation {network.tta}"
+    return f"{len(network.labels):,} test images{views}"
 
 
-def class_rows(examined: Examined) -> list[Sequence[str]]:
-    """A table of the classes: all, or of many those that the network knows least."""
-    classes = examined.figures["classes"]
+def class_rows(network: NetworkResult) -> list[Sequence[str]]:
+    """Table of all classes, or of the MOST_CLASSES with the lowest F1."""
+    classes = network.figures["classes"]
     many = len(classes) > MOST_CLASSES
     names = worst_first(classes)[:MOST_CLASSES] if many else list(classes)
-    title = f"the {MOST_CLASSES} classes that it knows least" if many else "class"
+    title = f"the {MOST_CLASSES} classes with the lowest F1" if many else "class"
     rows: list[Sequence[str]] = [(title, "images", "recall", "precision", "F1")]
     for name in names:
         its = classes[name]
@@ -63,8 +63,8 @@ def class_rows(examined: Examined) -> list[Sequence[str]]:
     return rows
 
 
-def network_rows(networks: Sequence[Examined]) -> list[Sequence[str]]:
-    """A table of networks side by side, each beside the first of them."""
+def network_rows(networks: Sequence[NetworkResult]) -> list[Sequence[str]]:
+    """Table of networks, each compared with the first."""
     title = ("", "accuracy", "top-5", "loss", "calibration error", "difference", "McNemar's p", "agreement")
     rows: list[Sequence[str]] = [title]
     for network in networks:
@@ -80,12 +80,12 @@ def network_rows(networks: Sequence[Examined]) -> list[Sequence[str]]:
     return rows
 
 
-def several(networks: Sequence[Examined]) -> Iterator[str]:
-    """The lines that put networks side by side."""
+def several(networks: Sequence[NetworkResult]) -> Iterator[str]:
+    """The terminal output for several networks."""
     yield f"{shown(networks[-1])}; difference and agreement with {networks[0].name}"
     yield from aligned(network_rows(networks))
 
 
 def worst_first(classes: dict[str, dict[str, Any]]) -> list[str]:
-    """Names of classes that have images, in the order of their F1."""
+    """Names of classes that have images, lowest F1 first."""
     return sorted((name for name in classes if classes[name]["images"]), key=lambda name: classes[name]["f1"])

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, the weights of its attention, the filters of its first layer."""
+"""Explanations of a network: Grad-CAM, its attention weights, the filters of its first layer."""
 
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.report.explain.attention import attention_weights
@@ -8,6 +8,6 @@ from engine.report.parts import Part
 
 
 def explain(trained: Trained, images: EvalData) -> list[Part]:
-    """Parts of a report on one network; of those on attention and filters as many as it has something to show for."""
+    """Parts of a report on one network; attention and filters only if it has them."""
     parts = [grad_cam(trained, images), attention_weights(trained, images), first_filters(trained)]
     return [part for part in parts if part.sections]

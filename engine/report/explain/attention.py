@@ -1,4 +1,4 @@
-"""What a network's attention weighs: channels, kernels and places.
+"""Attention weights of a network over channels, kernels and spatial positions.
 
 Channels by class and depth are those of Hu, Shen and Sun, "Squeeze-and-Excitation Networks", arXiv 1709.01507,
 fig. 8; kernels those of Li, Wang, Hu and Yang, "Selective Kernel Networks", arXiv 1903.06586, sec. 4.4.
@@ -20,25 +20,25 @@ from engine.build.from_checkpoint import EvalData, Trained
 from engine.plotting import plot
 from engine.plotting.tables import aligned
 from engine.report.explain.chosen import first_of_each, shown_classes
-from engine.report.parts import Part, Section, embedded, watched
+from engine.report.parts import Part, Section, embedded, progress_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-# By which a module tells what it weighs (models/attention.py, models/sknet.py).
+# Methods that return a module's attention weights (models/attention.py, models/sknet.py).
 METHODS = ("gate", "channel_gate", "selection")
 
-LARGEST = 32  # places a side of a map that is shown; larger ones are averaged
+LARGEST = 32  # side of a map in the report; larger maps are average-pooled
 
 DECIMALS = 4
 
-COLOURS = "cividis"  # evenly bright steps, the same to the colour-blind
+COLOURS = "cividis"  # perceptually uniform, also for the colour-blind
 
 
-def attending(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of attention by their names; not PreResNet's gated shortcuts, which have a layer of such a name."""
+def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The attention modules by name; not PreResNet's gated shortcuts, which have a layer of that name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -46,10 +46,10 @@ def attending(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def readings(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The weights that a module of attention gives its input [B, C, H, W], averaged over what they are not for.
+def attention_of(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The weights of an attention module for its input [B, C, H, W], averaged over the other dimensions.
 
-    "channels" float [B, C], "places" [B, H, W], or [B, 1, 1] where all weigh alike, and "kernels" [B, branches].
+    "channels" float [B, C], "places" (positions) [B, H, W], or [B, 1, 1] if all are equal, "kernels" [B, branches].
     """
     kind = type(module)
     if hasattr(kind, "selection"):
@@ -62,27 +62,27 @@ def readings(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 @dataclass
-class Reading:
-    """What one module said of the last batch, and the side of its maps."""
+class RecordedAttention:
+    """The weights of one module for the last batch, and the side of its feature maps."""
 
     values: dict[str, Tensor]
     side: int
 
 
 @contextmanager
-def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
-    """Within, what each module of attention says of the last batch, by its name, in the order of the layers."""
-    heard: dict[str, Reading] = {}
+def record_attention(model: nn.Module) -> Iterator[dict[str, RecordedAttention]]:
+    """Context that records the weights of each attention module for the last batch, by name, in layer order."""
+    recorded: dict[str, RecordedAttention] = {}
 
-    def hear(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
-        heard[name] = Reading(readings(module, x), output.shape[-1])
+    def record(name: str, module: nn.Module, x: Tensor, output: Tensor) -> None:
+        recorded[name] = RecordedAttention(attention_of(module, x), output.shape[-1])
 
     handles = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: hear(name, module, *inputs, output))
-        for name, module in attending(model).items()
+        module.register_forward_hook(lambda module, inputs, output, name=name: record(name, module, *inputs, output))
+        for name, module in attention_modules(model).items()
     ]
     try:
-        yield heard
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
@@ -90,9 +90,9 @@ def listening(model: nn.Module) -> Iterator[dict[str, Reading]]:
 
 @dataclass(frozen=True)
 class Gate:
-    """A module of attention: its name, the side of its maps, what it weighs, "channels" or "kernels", and how by class.
+    """An attention module: its name, the side of its maps, what it weights ("channels" or "kernels"), and `weights`.
 
-    `weights` [K, n] are means over the images of a class, nan for one without images.
+    `weights` [K, n] are means over the images of a class, nan for a class without images.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Gate:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """As plain data: means over all channels, or of kernels, which share 1 among them, those of the last."""
+        """As plain data: means over all channels, or of the last kernel, since the kernels' weights sum to 1."""
         weights = self.weights if self.what == "channels" else self.weights[:, -1:]
         return {
             "module": self.name,
@@ -114,14 +114,14 @@ class Gate:
 
 @torch.no_grad()
 def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[Gate]:
-    """Every module of attention with its mean weights over the images of each class, in fp32."""
+    """Each attention module with its mean weights over the images of each class, in fp32."""
     sums: dict[tuple[str, int, str], Tensor] = {}
     counts = 0
-    with listening(model.eval()) as heard:
-        for images, labels in watched(batches, "attention", "batch"):
+    with record_attention(model.eval()) as recorded:
+        for images, labels in progress_bar(batches, "attention", "batch"):
             model(images)
             counts = counts + labels.bincount(minlength=classes)
-            for name, reading in heard.items():
+            for name, reading in recorded.items():
                 (what,) = reading.values.keys() - {"places"}
                 values = reading.values[what]
                 total = sums.setdefault((name, reading.side, what), values.new_zeros(classes, values.shape[1]))
@@ -130,32 +130,32 @@ def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[
 
 
 @torch.no_grad()
-def place_maps(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
-    """The weights of the places, [B, H, W], by the module of attention, the last one at each side of the maps.
+def position_maps(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
+    """Spatial attention weights [B, H, W] by module, of the last module of each stage.
 
-    Those that weigh all places alike are left out.
+    Modules with uniform spatial weights are left out.
     """
-    with listening(model.eval()) as heard:
+    with record_attention(model.eval()) as recorded:
         model(images)
-    maps = {name: reading.values["places"] for name, reading in heard.items() if "places" in reading.values}
-    chosen = last_of_each_side({name: heard[name].side for name, values in maps.items() if differ(values)})
-    shown = {name: F.avg_pool2d(maps[name], -(-heard[name].side // LARGEST)) for name in chosen}
+    maps = {name: reading.values["places"] for name, reading in recorded.items() if "places" in reading.values}
+    chosen = last_of_each_side({name: recorded[name].side for name, values in maps.items() if is_uneven(values)})
+    shown = {name: F.avg_pool2d(maps[name], -(-recorded[name].side // LARGEST)) for name in chosen}
     return {name: rounded(values.cpu().numpy()) for name, values in shown.items()}
 
 
-def differ(maps: Tensor) -> bool:
-    """Whether any of the maps [B, H, W] is other than even."""
+def is_uneven(maps: Tensor) -> bool:
+    """Whether any of the maps [B, H, W] is not uniform."""
     return bool((maps.amax((1, 2)) > maps.amin((1, 2))).any())
 
 
 def last_of_each_side(sides: Mapping[str, int]) -> list[str]:
-    """Of modules, given with the side of their maps, the last one of each stage: behind it the side changes."""
+    """The last module of each stage, given the side of each module's maps; after it the side changes."""
     return [name for name, after in pairwise([*sides, None]) if sides[name] != sides.get(after)]
 
 
 def attention_weights(trained: Trained, images: EvalData) -> Part:
-    """What the network's attention weighs over the test images; without sections where it has none."""
-    if not attending(trained.model):
+    """The network's attention over the test images; without sections if it has none."""
+    if not attention_modules(trained.model):
         return Part("attention", {}, [], [])
     test, names = images.test.images, trained.classes
     gates = gates_by_class(trained.model, images.test, len(names))
@@ -169,7 +169,7 @@ def attention_weights(trained: Trained, images: EvalData) -> Part:
         kernels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.what == "kernels"},
         sides=kernel_sides(trained.model),
         examples=examples,
-        places=place_maps(trained.model, trained.normalize(test.images[examples])),
+        places=position_maps(trained.model, trained.normalize(test.images[examples])),
     )
     return Part(
         "attention",
@@ -180,12 +180,12 @@ def attention_weights(trained: Trained, images: EvalData) -> Part:
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """As they are written, float64."""
+    """Values rounded to DECIMALS, float64."""
     return values.astype(float).round(DECIMALS)
 
 
 def kernel_sides(model: nn.Module) -> list[int]:
-    """How many pixels a side the kernels see between which the network selects, with the gaps of a dilated one."""
+    """Receptive field of each selectable kernel in pixels a side, dilation included."""
     for module in model.modules():
         if hasattr(type(module), "selection"):
             firsts = [
@@ -197,9 +197,9 @@ def kernel_sides(model: nn.Module) -> list[int]:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the pictures show: by module weights of channels [K, C] or kernels [K, n] for K classes, places [B, H, W].
+    """Data of the figures, by module: weights of channels [K, C] and kernels [K, n] for K classes, positions [B, H, W].
 
-    `sides` are the kernels' in pixels, `examples` the numbers of the test images that the places are those of.
+    `sides` are the kernel sizes in pixels, `examples` the indices of the test images of `places`.
     """
 
     classes: Sequence[str]
@@ -221,8 +221,8 @@ class Shown:
 
 
 def gate_rows(gates: Sequence[Gate], shown: Shown) -> list[Sequence[str]]:
-    """A table of the modules that are shown, in the order of the layers."""
-    rows: list[Sequence[str]] = [("attention", "maps", "weighs", "mean weight", "between classes")]
+    """Table of the modules that are shown, in layer order."""
+    rows: list[Sequence[str]] = [("attention", "maps", "weights", "mean weight", "between classes")]
     for gate in gates:
         if gate.name in shown.channels or gate.name in shown.kernels:
             weighs = f"{gate.weights.shape[1]:,} {gate.what}"
@@ -232,39 +232,39 @@ def gate_rows(gates: Sequence[Gate], shown: Shown) -> list[Sequence[str]]:
 
 
 def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterator[Section]:
-    """What there is to see, each with how to read it."""
+    """Sections of the page, each with a note on how to read it."""
     note = (
-        f"How far the weights of {len(gates)} modules depend on the class: the standard deviation between the means of "
-        "the classes, averaged over the channels; of kernels that of the last. Near 0 all classes are weighed alike. "
-        "In the table, in the order of the layers, the modules of the pictures below."
+        f"How much the weights of {len(gates)} modules depend on the class: the standard deviation of the class means, "
+        "averaged over the channels (for kernels, of the last kernel). Near 0 all classes have the same weights. "
+        "The table lists the modules of the figures below, in layer order."
     )
     classes = len(gates[0].weights)
     some = f" Of {classes} classes {len(shown.classes)} are shown." if classes > len(shown.classes) else ""
     yield Section("Attention by depth", note, gate_rows(gates, shown), embedded(depth_picture(gates)))
     if shown.channels:
         note = (
-            "The mean weight of each channel over the test images of a class, in the last module of each stage. A "
-            "column is a channel, in the order of their means. Where all rows are the same the module weighs every "
-            "class alike; where a column changes from row to row its channel is kept for some classes."
+            "The mean weight of each channel over the test images of a class, in the last module of each stage. Each "
+            "column is a channel, sorted by mean weight. If all rows are equal, the weights do not depend on the "
+            "class; if a column changes from row to row, its channel matters for some classes only."
         )
         yield Section("Attention: channels by class", note + some, picture=embedded(channel_picture(shown)))
     if shown.kernels:
         note = (
-            f"The share of the kernel of {shown.sides[-1]} x {shown.sides[-1]} pixels beside that of "
+            f"The weight of the {shown.sides[-1]} x {shown.sides[-1]} kernel against "
             f"{' and '.join(f'{side} x {side}' for side in shown.sides[:-1])}, averaged over the channels, by class "
-            "and by depth: a column is a unit, in the order of the layers. Bright: the network looks further."
+            "and depth. Each column is a unit, in layer order. Bright: the larger kernel dominates."
         )
         yield Section("Attention: kernels by class", note + some, picture=embedded(kernel_picture(shown)))
     if shown.places:
         note = (
-            "The weights of the places, averaged over the channels, for the first test image of each class, in the "
-            "last module of each stage. All images of a row share one scale, at its right."
+            "Spatial attention, averaged over the channels, for the first test image of each class, in the last "
+            "module of each stage. All images of a row share one colour scale."
         )
-        yield Section("Attention: places", note, picture=embedded(place_picture(shown, images)))
+        yield Section("Attention: positions", note, picture=embedded(position_picture(shown, images)))
 
 
 def depth_picture(gates: Sequence[Gate]) -> "Figure":
-    """The deviation between classes against the number of the module, in a colour for each size of the maps."""
+    """Standard deviation between classes by module, one colour for each map size."""
     canvas, (axes,) = plot.figure(width=7, height=2.6)
     for side, colour in zip(dict.fromkeys(gate.side for gate in gates), cycle(plot.COLOURS)):
         points = [
@@ -273,14 +273,14 @@ def depth_picture(gates: Sequence[Gate]) -> "Figure":
         axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=f"{side} x {side}")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("module, in the order of the layers", color=plot.INK)
+    axes.set_xlabel("module, in layer order", color=plot.INK)
     axes.set_ylabel("between classes", color=plot.INK)
     axes.legend(title="maps", frameon=False, fontsize=8, title_fontsize=8)
     return canvas
 
 
 def channel_picture(shown: Shown) -> "Figure":
-    """A heat map of classes by channels for each module."""
+    """Heat map of classes by channels for each module."""
     height = 0.55 + 0.2 * len(shown.classes)
     canvas, panels = plot.figure(width=9.5, height=height * len(shown.channels), rows=len(shown.channels))
     for axes, (name, weights) in zip(panels, shown.channels.items(), strict=True):
@@ -292,18 +292,18 @@ def channel_picture(shown: Shown) -> "Figure":
 
 
 def kernel_picture(shown: Shown) -> "Figure":
-    """A heat map of classes by units: the weight of the last kernel."""
+    """Heat map of classes by units: the weight of the last kernel."""
     weights = np.stack([values[:, -1] for values in shown.kernels.values()], axis=1)
     canvas, (axes,) = plot.figure(width=9.5, height=1 + 0.24 * len(shown.classes))
     heat_map(axes, weights, shown.classes)
     units = weights.shape[1]
     axes.set_xticks((np.arange(units) + 0.5) / units, range(1, units + 1))
-    axes.set_xlabel("unit, in the order of the layers", color=plot.INK)
+    axes.set_xlabel("unit, in layer order", color=plot.INK)
     return canvas
 
 
 def heat_map(axes: "Axes", values: np.ndarray, names: Sequence[str]) -> None:
-    """Values [rows, columns] in colours of a scale of their own, with a name for each row."""
+    """Draw values [rows, columns] with their own colour scale and a name for each row."""
     rows = len(names)
     axes.grid(visible=False)
     image = axes.imshow(values, cmap=COLOURS, aspect="auto", extent=(0, 1, rows, 0), interpolation="nearest")
@@ -311,8 +311,8 @@ def heat_map(axes: "Axes", values: np.ndarray, names: Sequence[str]) -> None:
     axes.figure.colorbar(image, ax=axes, pad=0.01).ax.tick_params(labelsize=8)
 
 
-def place_picture(shown: Shown, images: np.ndarray) -> "Figure":
-    """The images uint8 [B, C, H, W] in a row, and below it a row for each module."""
+def position_picture(shown: Shown, images: np.ndarray) -> "Figure":
+    """A row of images uint8 [B, C, H, W], and below it a row of maps for each module."""
     count = len(images)
     canvas, panels = plot.figure(
         width=0.95 * count + 0.9, height=1.05 * (1 + len(shown.places)), rows=1 + len(shown.places), columns=count

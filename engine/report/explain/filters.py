@@ -1,4 +1,4 @@
-"""The filters of a network's first layer as pictures."""
+"""The filters of a network's first layer, as images."""
 
 import numpy as np
 from torch import nn
@@ -8,7 +8,7 @@ from engine.report.parts import Part, Section, embedded_pixels
 
 MOST = 96  # filters that are shown
 
-SIDE = 44  # pixels of a filter's picture, at least
+SIDE = 44  # least pixels of a filter's side in the figure
 
 IN_A_ROW = 16
 
@@ -18,7 +18,7 @@ DECIMALS = 4
 
 
 def first_filters(trained: Trained) -> Part:
-    """The filters of the first convolution, as they weigh the channels of an image."""
+    """The filters of the first convolution, in the channels of the image."""
     name, layer = first_convolution(trained.model, trained.image_shape[0])
     if layer is None:
         return Part("filters", {}, [], [])
@@ -26,8 +26,8 @@ def first_filters(trained: Trained) -> Part:
     of_all = f"the first {len(weights)} of {layer.out_channels}" if len(weights) < layer.out_channels else "all"
     size = " x ".join(map(str, weights.shape[2:]))
     note = (
-        f"The filters of the first layer ({name}, {size}, {of_all}): grey counts for nothing, lighter and darker than "
-        "grey for and against a colour. Each is scaled to its own largest weight."
+        f"The filters of the first layer ({name}, {size}, {of_all}): grey is 0, lighter is positive, darker is "
+        "negative. Each filter is scaled by its largest absolute weight."
     )
     return Part(
         "filters",
@@ -38,7 +38,7 @@ def first_filters(trained: Trained) -> Part:
 
 
 def first_convolution(model: nn.Module, channels: int) -> tuple[str, nn.Conv2d | None]:
-    """The first convolution that takes an image's channels, with its name."""
+    """(name, module) of the first convolution whose input has the image's channels."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == channels:
             return name, module
@@ -46,7 +46,7 @@ def first_convolution(model: nn.Module, channels: int) -> tuple[str, nn.Conv2d |
 
 
 def mosaic(weights: np.ndarray) -> np.ndarray:
-    """Filters, float [N, C, h, w], in rows as uint8 [C, H, W]: 128 is 0, and 1 or 255 each one's largest weight."""
+    """Filters float [N, C, h, w] in rows, as uint8 [C, H, W]: 128 is 0, 1 and 255 are each one's largest weight."""
     largest = np.abs(weights).max((1, 2, 3), keepdims=True)
     values = 128 + 127 * weights / np.where(largest > 0, largest, 1)
     times = -(-SIDE // max(weights.shape[2:]))

@@ -15,11 +15,11 @@ import evaluate
 from data.loader import Normalize
 from engine.build import objects
 from engine.build.from_checkpoint import Trained
-from engine.device.flops import Alive, count_activations, count_multiply_adds
+from engine.device.flops import PeakMemory, count_activations, count_multiply_adds
 from engine.device.precision import Precision
 from engine.evaluation.tta import as_it_is
 from engine.report import cost
-from engine.report.cost import CompilationFailed, best_batches, call_of, costs, counted, in_turns
+from engine.report.cost import CompilationFailed, best_batches, costs, interleaved_timings, network_cost, timed_call
 from tests.support.runs import composed
 
 CPU, SHAPE = torch.device("cpu"), torch.Size((3, 32, 32))
@@ -39,14 +39,14 @@ def trained(model: str | nn.Module = "lenet5", precision: str = "fp32") -> Train
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Measure no longer than it takes to see that it is measured."""
+    """Measure no longer than it takes to see that it is measure_speeds."""
     for name, value in {"TURNS": 1, "FEW_TURNS": 1, "SECONDS": 0.0, "MOST": 4}.items():
         monkeypatch.setattr(cost, name, value)
 
 
 def test_lenet_by_hand():
     """5x5 to 6 maps of 28x28, 5x5 to 16 of 10x10, 120, 84, 10."""
-    found = counted(trained(), SPEED, None)
+    found = network_cost(trained(), SPEED, None)
     convolutions = [(6, 28, 3 * 5 * 5), (16, 10, 6 * 5 * 5)]
     linear = [(400, 120), (120, 84), (84, 10)]
     assert found.activations == sum(maps * side**2 for maps, side, _ in convolutions) + 120 + 84 + 10 == 6_518
@@ -79,7 +79,7 @@ def test_a_compiled_call_is_counted_as_it_is():
 
 def test_the_most_bytes_that_were_there_at_once():
     known = torch.zeros(1000)
-    with Alive([known]) as alive:
+    with PeakMemory([known]) as alive:
         a = torch.zeros(100)
         b = a + 1
         del a
@@ -106,7 +106,7 @@ def test_measuring_in_turns(monkeypatch):
 
         return work
 
-    found = in_turns({"a": call("a", 0.25), "b": call("b", 3.0)}, turns=3)
+    found = interleaved_timings({"a": call("a", 0.25), "b": call("b", 3.0)}, turns=3)
     assert found == {"a": [0.25] * 4 * 3, "b": [3.0] * 2 * 3}
     assert "".join(order) == ("a" * 5 + "b" * 3) * 4
 
@@ -147,7 +147,7 @@ def test_the_clock_sees_what_a_network_takes(monkeypatch):
             now += 0.03
             return images.mean((1, 2, 3))
 
-    assert call_of(trained(Slow()), Slow(), 1)() == pytest.approx(0.03)
+    assert timed_call(trained(Slow()), Slow(), 1)() == pytest.approx(0.03)
 
 
 def test_what_does_not_fit_takes_for_ever():
@@ -155,7 +155,7 @@ def test_what_does_not_fit_takes_for_ever():
         def forward(self, images):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert call_of(trained(Greedy()), Greedy(), 1)() == math.inf
+    assert timed_call(trained(Greedy()), Greedy(), 1)() == math.inf
 
 
 def test_the_table(quick):

@@ -137,7 +137,7 @@ def test_the_maps_of_a_network_that_has_learned_lie_on_the_object():
         F.cross_entropy(model(images / 255), labels).backward()
         optimizer.step()
     part = gradcam.grad_cam(*known(model, images[:30], labels[:30]))
-    assert len(part.content["right"]) == 3 * gradcam.RIGHT, "the network has not learned"
+    assert len(part.content["right"]) == 3 * gradcam.CORRECT, "the network has not learned"
     shares = []
     for looked in part.content["right"]:
         values = torch.tensor(looked["maps"][looked["class"]])
@@ -181,11 +181,11 @@ def test_the_first_right_answers_and_the_surest_mistakes_are_shown():
     part = gradcam.grad_cam(trained, unseen)
     taken = logits.argmax(1)
     for name in range(3):
-        expected = torch.nonzero((taken == labels) & (labels == name))[: gradcam.RIGHT, 0].tolist()
+        expected = torch.nonzero((taken == labels) & (labels == name))[: gradcam.CORRECT, 0].tolist()
         assert [one["image"] for one in part.content["right"] if one["class"] == "abc"[name]] == expected
     sure = logits.softmax(1).amax(1)
     mistakes = part.content["mistakes"]
-    assert len(mistakes) == gradcam.MISTAKES
+    assert len(mistakes) == gradcam.ERRORS
     assert [one["probability"] for one in mistakes] == pytest.approx(sure[taken != labels].sort().values.flip(0)[:12])
     for one in mistakes:
         assert (one["class"], one["taken_for"]) == ("abc"[labels[one["image"]]], "abc"[taken[one["image"]]])
@@ -292,7 +292,7 @@ SPATIAL = {
 def test_places_are_those_of_the_spatial_branch(name):
     sides, *overrides = SPATIAL[name]
     model, images = restless(make(name, *overrides)), noise(2)
-    found = attention.place_maps(model, images / 255)
+    found = attention.position_maps(model, images / 255)
     assert [values.shape[1] for values in found.values()] == sides
     for module, values in found.items():
         if name == "cbam_resnet20":
@@ -309,7 +309,7 @@ def test_places_are_those_of_the_spatial_branch(name):
 
 def test_large_maps_of_places_are_averaged():
     model, images = restless(make("cbam_resnet20", "model.depths=[1,1,1]")), noise(1, 64) / 255
-    found = attention.place_maps(model, images)
+    found = attention.position_maps(model, images)
     for (name, values), times in zip(found.items(), (2, 1, 1), strict=True):
         (gate,) = recorded(model, images, f"{name}.spatial").values()
         expected = gate[0][0, 0].unfold(0, times, times).unfold(1, times, times).mean((2, 3))
@@ -318,7 +318,7 @@ def test_large_maps_of_places_are_averaged():
 
 @pytest.mark.parametrize("name", ["se_resnet20", "ge_resnet56"])
 def test_what_weighs_all_places_alike_has_no_picture_of_them(name):
-    assert attention.place_maps(restless(make(name, *FAMILIES[name])), noise(2) / 255) == {}
+    assert attention.position_maps(restless(make(name, *FAMILIES[name])), noise(2) / 255) == {}
 
 
 def test_a_gate_between_shortcut_and_branch_is_no_attention():
@@ -412,7 +412,7 @@ def test_from_a_run_to_its_report(train):
     trained, images = rebuilt(run.checkpoint())
     file = run.directory.path / "checkpoints" / "last.pt"
     parts = explain(trained, images)
-    report.report([figures.examined(trained, images, file, "a network")], parts)
+    report.report([figures.network_result(trained, images, file, "a network")], parts)
     content = json.loads((run.directory.path / "evaluation.json").read_text())
     assert all(content[part.name] == part.content for part in parts)
     page = (run.directory.path / "report.html").read_text()
@@ -425,4 +425,4 @@ def test_several_networks_are_refused(command, tmp_path):
         zipfile.ZipFile(tmp_path / name, "w").close()
     ended = command("evaluate.py", "checkpoint=[a.pt,b.pt]", "explain=true")
     assert ended.returncode == 2
-    assert "explain=true: pictures of one network; give one checkpoint" in ended.stderr
+    assert "explain=true: takes one checkpoint" in ended.stderr

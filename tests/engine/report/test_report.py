@@ -17,24 +17,24 @@ from engine.evaluation.evaluate import label_rank
 from engine.plotting import plot
 from engine.plotting.images import confusion
 from engine.report import figures, pictures, report, tables
-from engine.report.figures import Examined, NotComparable, comparison, together
+from engine.report.figures import NetworkResult, NotComparable, comparison, ensemble
 from engine.report.page import page
 from engine.report.parts import Part
-from engine.run.directory import laid_out
+from engine.run.directory import format_json
 from engine.training.checkpoint_file import read
 from tests.support.logits import KINDS, answers
 from tests.support.pages import Text
 from tests.support.runs import rebuilt
 
 
-def network(kind: str = "random", *, classes: list[str] | None = None, channels: int = 3) -> Examined:
+def network(kind: str = "random", *, classes: list[str] | None = None, channels: int = 3) -> NetworkResult:
     """A network with such answers, to images of chance."""
     logits, labels = answers(kind)
     classes = classes or [f"class {number}" for number in range(logits.shape[1])]
     images = torch.randint(0, 256, (len(labels), channels, 32, 32), generator=torch.Generator().manual_seed(0))
     shown = Images(images.to(torch.uint8), torch.from_numpy(labels))
     few = min(200, len(labels))
-    return Examined(
+    return NetworkResult(
         name="a network",
         file=Path("run/checkpoints/best.pt"),
         weights="model",
@@ -55,7 +55,7 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
     one = replace(network(kind), file=tmp_path / "checkpoints" / "best.pt")
     report.report([one])
     figures = json.loads((tmp_path / "evaluation.json").read_text())
-    assert figures["accuracy"] == one.right.mean()
+    assert figures["accuracy"] == one.correct.mean()
     its, temperature = figures["calibrated"], metrics.fitted_temperature(*one.val)
     assert its["temperature"] == temperature, "found on images that were held out"
     assert its["loss"] == metrics.negative_log_likelihood(one.logits / temperature, one.labels)
@@ -73,7 +73,7 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
         assert shown in text.words
     for pair in figures["most_confused"]:
         assert pair["taken_for"] in text.words
-    assert len(text.sources) == 2 + min(40, (~one.right).sum())
+    assert len(text.sources) == 2 + min(40, (~one.correct).sum())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
     ],
 )
 def test_a_laid_out_file_says_what_json_says(content):
-    assert json.loads(laid_out(content)) == json.loads(json.dumps(content))
+    assert json.loads(format_json(content)) == json.loads(json.dumps(content))
 
 
 def test_evaluation_json_is_for_people_as_well(tmp_path):
@@ -114,7 +114,7 @@ def test_of_many_classes_those_that_do_worst_are_listed():
     logits[np.arange(3000), labels] += np.linspace(0, 5, 100)[labels]
     one = replace(network(), classes=[f"{number}" for number in range(100)], labels=labels, logits=logits)
     rows = tables.class_rows(one)
-    assert rows[0][0] == "the 20 classes that it knows least"
+    assert rows[0][0] == "the 20 classes with the lowest F1"
     assert len(rows) == 21
     f1 = [float(row[-1].removesuffix(" %")) for row in rows[1:]]
     assert f1 == sorted(f1)
@@ -130,8 +130,8 @@ def test_the_report_says_in_which_views_the_images_were_seen(tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text())["tta"] == "flip"
     assert "flip" in Text((tmp_path / "report.html").read_text()).words
     assert ", test-time augmentation flip, " in next(tables.one(one))
-    assert ", test-time augmentation flip;" in next(tables.several([one, one, together([one, one])]))
-    assert together([one, network()]).tta == "that of each"
+    assert ", test-time augmentation flip;" in next(tables.several([one, one, ensemble([one, one])]))
+    assert ensemble([one, network()]).tta == "that of each"
 
 
 def test_without_held_out_images_there_is_no_temperature():
@@ -141,30 +141,30 @@ def test_without_held_out_images_there_is_no_temperature():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_surest_mistakes_come_first(channels):
+def test_the_most_confident_errors_come_first(channels):
     one = network(channels=channels)
-    mistakes = pictures.worst_mistakes(one)
+    mistakes = pictures.most_confident_errors(one)
     sure = [mistake.confidence for mistake in mistakes]
     assert sure == sorted(sure, reverse=True)
-    assert len(sure) == min(pictures.MISTAKES, (~one.right).sum())
-    assert sure[0] == np.exp(metrics.log_probabilities(one.logits).max(1))[~one.right].max()
+    assert len(sure) == min(pictures.ERRORS, (~one.correct).sum())
+    assert sure[0] == np.exp(metrics.log_probabilities(one.logits).max(1))[~one.correct].max()
     shown = [mistake.pixels.tobytes() for mistake in mistakes]
     for image, label, taken in zip(one.images.images, one.labels, one.logits.argmax(1), strict=True):
         if image.numpy().tobytes() in shown:
             mistake = mistakes[shown.index(image.numpy().tobytes())]
-            assert (mistake.label, mistake.taken) == (one.classes[label], one.classes[taken])
+            assert (mistake.label, mistake.predicted) == (one.classes[label], one.classes[taken])
             assert label != taken
-    assert {mistake.taken for mistake in mistakes} <= set(Text(page([one])).words)
+    assert {mistake.predicted for mistake in mistakes} <= set(Text(page([one])).words)
 
 
 def test_networks_side_by_side():
     first, second = network(), replace(network("ties"), name="another", labels=network().labels)
-    both = together([first, second])
+    both = ensemble([first, second])
     assert both.figures["calibrated"]["fitted_on"] == 200
     assert both.parameters == 2468
     assert both.images_per_second == pytest.approx(500)
     beside = comparison(first, second)
-    assert beside["difference"] == pytest.approx(second.right.mean() - first.right.mean())
+    assert beside["difference"] == pytest.approx(second.correct.mean() - first.correct.mean())
     same = (first.logits.argmax(1) == second.logits.argmax(1)).mean()
     assert beside["agreement"] == pytest.approx(same)
     lines = list(tables.several([first, second, both]))
@@ -176,7 +176,7 @@ def test_networks_side_by_side():
 def test_an_ensemble_of_networks_with_other_held_out_images_has_no_temperature():
     first = network()
     second = replace(first, name="another", held_out=Images(first.held_out.images + 1, first.held_out.labels))
-    assert together([first, second]).figures["calibrated"] is None
+    assert ensemble([first, second]).figures["calibrated"] is None
 
 
 @pytest.mark.parametrize("change", ["images", "labels", "number", "classes"])
@@ -238,7 +238,7 @@ def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsy
     networks = []
     for name, file in evaluate.find_checkpoints(paths).items():
         trained, images = rebuilt(read(file))
-        networks.append(figures.examined(trained, images, file, name))
+        networks.append(figures.network_result(trained, images, file, name))
         assert len(networks[-1].val[1]) == 10
     report.report(networks)
     content = json.loads((tmp_path / "evaluation.json").read_text())

@@ -25,11 +25,11 @@ from engine.plotting.plot import folded
 from engine.report.robustness import (
     DEGREES,
     PIXELS,
-    Robust,
-    answered,
+    NetworkRobustness,
     corruption_errors,
     heat_map,
     mean,
+    measure_robustness,
     part,
     robustness,
 )
@@ -79,10 +79,10 @@ def pictures(count: int = 20) -> Tensor:
     return torch.randint(0, 256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
-def robust(clean: float, accuracies: float | np.ndarray, name: str = "a network") -> Robust:
+def robust(clean: float, accuracies: float | np.ndarray, name: str = "a network") -> NetworkRobustness:
     """A network with these accuracies at all severities and, if it is one number, for all corruptions."""
     values = np.broadcast_to(np.asarray(accuracies, float).reshape(-1, 1), (len(CORRUPTIONS), len(SEVERITIES)))
-    return Robust(name, 1000, clean, values, [clean] * len(PIXELS), [clean] * len(DEGREES), None)
+    return NetworkRobustness(name, 1000, clean, values, [clean] * len(PIXELS), [clean] * len(DEGREES), None)
 
 
 def test_corruption_errors_by_hand():
@@ -97,7 +97,7 @@ def test_corruption_errors_by_hand():
     ours, theirs = np.ones((15, 5)), np.ones((15, 5))
     ours[0], theirs[0] = [1, 0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.6, 0.4, 0.3]
     theirs[1] = 0.5
-    first, second = (Robust("", 10, 1.0, values, [], [], None) for values in (theirs, ours))
+    first, second = (NetworkRobustness("", 10, 1.0, values, [], [], None) for values in (theirs, ours))
     found = corruption_errors(second, first)
     assert found[:2] == pytest.approx([(0 + 0.1 + 0.2 + 0.3 + 0.4) / (0.1 + 0.2 + 0.4 + 0.6 + 0.7), 0])
     assert found[2:] == [None] * 13, "the baseline makes no errors"
@@ -143,7 +143,7 @@ def test_each_figure_is_that_of_its_own_images():
         return corrupted(whole.images[chosen], name, severity)
 
     again = Images(pictures(10), torch.zeros(10, dtype=torch.int64))
-    (found,) = answered({"it": trained(is_bright)}, whole, few, source, again, 7)
+    (found,) = measure_robustness({"it": trained(is_bright)}, whole, few, source, again, 7)
 
     def by_hand(images: Tensor) -> float:
         return float((is_bright(images / 255.0) == labels[few]).float().mean())
@@ -155,7 +155,7 @@ def test_each_figure_is_that_of_its_own_images():
     assert found.translated == pytest.approx([by_hand(translated(whole.images[few], pixels)) for pixels in PIXELS])
     assert found.rotated == pytest.approx([by_hand(rotated(whole.images[few], degrees)) for degrees in DEGREES])
     assert found.corrupted.min() < 0.8, "some of it matters to this network"
-    assert found.again == (pytest.approx(float((~is_bright(again.images / 255.0)).float().mean())), 10)
+    assert found.cifar10_1 == (pytest.approx(float((~is_bright(again.images / 255.0)).float().mean())), 10)
 
 
 def test_one_network_has_no_baseline():
@@ -261,7 +261,7 @@ def array(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 MISTAKES = {
     "labels are too few": ({"labels": array(99)}, r"labels.npy has the shape \[99\] in place of \[100\]"),
     "labels of other images": ({"labels": array(100)}, "labels.npy has other labels than the network's test images"),
-    "labels are fractions": ({"labels": array(100, dtype=float)}, "labels.npy holds float64, no whole numbers"),
+    "labels are fractions": ({"labels": array(100, dtype=float)}, "labels.npy holds float64, not integers"),
     "images are fractions": ({"fog": array(100, 32, 32, 3, dtype=np.float32)}, "fog.npy holds float32 in place of"),
     "too few images": (
         {"snow": array(80, 32, 32, 3)},
@@ -314,7 +314,7 @@ def test_files_of_other_test_images_are_refused(small_files, tmp_path):
 def test_a_network_of_other_classes_is_not_asked_about_cifar10_1(small_files, tmp_path, without_pictures):
     images = small_files(**{"cifar10.1_v6_data": array(9, 28, 28)})
     (found,) = robustness({"it": replace(always(0), classes=CLASSES[:2])}, images, root=str(tmp_path), limit=None)
-    assert found.again is None
+    assert found.cifar10_1 is None
 
 
 @pytest.mark.slow
@@ -335,4 +335,4 @@ def test_two_checkpoints_on_corrupted_images(finished, caplog):
     assert len(second["accuracy_by_severity"]) == 15
     assert list(content["robustness"]["networks"]) == list(content["networks"])[:2]
     assert "mean corruption error" in caplog.text
-    assert "What the corruptions are" in (run / "report.html").read_text()
+    assert "Examples of the corruptions" in (run / "report.html").read_text()
