@@ -1,9 +1,8 @@
 """The sweeper of `hydra/sweeper=optuna`: Hydra's side of a study (engine/sweep/study.py is Optuna's).
 
-It is our own, since the published plug-in, hydra-optuna-sweeper 1.3.0, wants an Optuna below 3.0 and knows neither
-pruning nor trials that go on. Hydra takes sweepers from the namespace package `hydra_plugins` alone, which may lie in
-several places of Python's path: this one, beside train.py, is found from whichever directory that is started. All
-modules here are imported at every start of Hydra, so that what takes long is imported where it is used.
+The published plug-in, hydra-optuna-sweeper 1.3.0, needs an Optuna below 3.0 and supports neither pruning nor resuming
+trials. Hydra finds sweepers only in the namespace package `hydra_plugins`; this one, next to train.py, is found from
+any working directory. Hydra imports all modules here at every start, so slow imports are local.
 """
 
 import shlex
@@ -32,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class StudySweeper(Sweeper):
-    """Trials of a study as jobs of a sweep: chosen a few at a time, launched, and told to the study."""
+    """Runs the trials of a study as jobs of a sweep and reports their results to the study."""
 
     def __init__(self, *, n_jobs: int, pruner: str, n_warmup_epochs: int, trial: None, **options: Any):
         self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.training.judge)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra with what a job needs."""
+        """Called by Hydra."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Called by Hydra with the words of the command: do trials until there are enough."""
+        """Called by Hydra with the overrides: run trials until the study is complete."""
         directory = Path(self.config.hydra.sweep.dir)
         overrides = [parse(word) for word in arguments]
         searched = [override for override in overrides if override.is_sweep_override()]
@@ -53,7 +52,7 @@ class StudySweeper(Sweeper):
         try:
             if not searched:
                 raise CommandError("hydra/sweeper=optuna: no setting to search, 'optimizer.lr=interval(0.01,0.5)'")
-            self.search = study.begin(
+            self.search = study.open_study(
                 space={override.get_key_element(): distribution(override) for override in searched},
                 fixed=[word for word in self.fixed if key_of(word) not in free(self.config)],
                 directory=directory,
@@ -65,18 +64,18 @@ class StudySweeper(Sweeper):
             exit_with_error(error)
 
     def run_trials(self, directory: Path) -> None:
-        """Do trials until there are enough; where the database is lost, there is a table of those that were done."""
+        """Run trials until the study is complete; if the database fails, print the leaderboard of the finished ones."""
         try:
             with self.search.hold_lock():
                 while not (directory / STOPPED).exists() and (trials := self.search.next_trials(self.n_jobs)):
                     self.do(trials, directory)
-            self.conclude(directory)
+            self.print_best(directory)
         except study.StudyError:
             show(directory)
             raise
 
     def do(self, trials: Sequence["optuna.Trial"], directory: Path) -> None:
-        """Launch some trials and tell the study what they came to; one whose settings cannot be has failed."""
+        """Launch trials and report their results to the study; a trial with invalid settings has failed."""
         options = [word for word in self.config.hydra.overrides.hydra if word.startswith("hydra/")]
         jobs = {}
         for trial in trials:
@@ -91,12 +90,12 @@ class StudySweeper(Sweeper):
                 self.search.tell(trial.number, run.path)
         ended = self.launcher.launch(list(jobs.values()), initial_job_idx=min(jobs)) if jobs else []
         for number, job in zip(jobs, ended, strict=True):
-            _ = job.return_value  # raises what went wrong outside the run
-            if job.hydra_cfg is not None:  # as of a job that was killed on a cluster, whose trial is left open
+            _ = job.return_value  # raises errors from outside the run
+            if job.hydra_cfg is not None:  # None for a job that was killed on a cluster: its trial stays open
                 self.search.tell(number, Path(job.hydra_cfg.hydra.runtime.output_dir))
 
-    def conclude(self, directory: Path) -> None:
-        """Say which trial is the best and how to repeat it, and draw the study."""
+    def print_best(self, directory: Path) -> None:
+        """Print the best trial and the command to repeat it, and plot the study."""
         best = self.search.best()
         if best is None:
             return echo("\nno trial is finished")
@@ -110,14 +109,14 @@ class StudySweeper(Sweeper):
 
 
 def chosen(params: Mapping[str, Any]) -> list[str]:
-    """The words that set what was chosen for a trial."""
+    """The overrides that set a trial's parameters."""
     return [f"{key}={rounded(value) if isinstance(value, float) else value}" for key, value in params.items()]
 
 
 def rounded(value: float) -> str:
-    """A number with four digits, which is more than can be measured; of one near 1 four of what is missing to 1.
+    """A number with four significant digits, or near 1 with four significant digits of its distance from 1.
 
-    A decay of 0.99983 looks back over 18 % more steps than one of 0.9998.
+    A decay of 0.99983 averages over 18 % more steps than one of 0.9998.
     """
     near = 5e-4 * min(abs(value), abs(1 - value))
     digits = next(digits for digits in range(4, 18) if abs(float(f"{value:.{digits}g}") - value) <= near)
@@ -125,9 +124,9 @@ def rounded(value: float) -> str:
 
 
 def distribution(override: Override) -> "optuna.distributions.BaseDistribution":
-    """What Optuna chooses a setting from: an interval with both ends, the numbers of a range, or the values of a list.
+    """The Optuna distribution of a sweep override: interval (both ends included), range, or list of values.
 
-    Raises CommandError for what it cannot.
+    Raises CommandError for unsupported tags.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

@@ -1,7 +1,7 @@
-"""Which GPU a job of a sweep computes on, where several jobs run beside each other on one machine. No torch here.
+"""Assign GPUs to the parallel jobs of a sweep on one machine. No torch here.
 
-Each GPU has a number of places. A place is a lock of the operating system's on a file that all sweeps of a user on
-this machine share; a process that dies, however that is, has given it back.
+Each GPU has a number of slots. A slot is a file lock that all sweeps of a user on this machine share; the operating
+system releases it when a process dies.
 """
 
 import os
@@ -16,17 +16,17 @@ from pathlib import Path
 from engine.run.console import say
 from engine.run.errors import RunError
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"  # CUDA looks at it once in a process, when it is first used
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # CUDA reads it once per process, on first use
 
-PAUSE = 0.5  # seconds between two looks for a free place
+POLL_INTERVAL = 0.5  # seconds
 
 
-class PlaceError(RunError):
-    """The locks cannot be kept; the message is one line that says why."""
+class GpuSlotError(RunError):
+    """The lock files cannot be created; the message is one line that says why."""
 
 
 def gpus() -> list[str]:
-    """The GPUs by NVIDIA that this process may use, by their names in CUDA_VISIBLE_DEVICES or else by the driver's."""
+    """The NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES, or else by the driver's indices."""
     if VISIBLE in os.environ:
         return [name for name in os.environ[VISIBLE].split(",") if name not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
@@ -37,22 +37,22 @@ def gpus() -> list[str]:
 
 
 def locks() -> Path:
-    """The directory of this user's locks, on a disk of this machine alone: others have GPUs of the same names."""
+    """The directory of this user's locks, on a local disk: other machines have GPUs of the same names."""
     return Path(tempfile.gettempdir()) / f"cifar-gpus-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 @contextmanager
-def place(names: Sequence[str], *, jobs_per_gpu: int, directory: Path) -> Iterator[None]:
-    """Within, this process sees one of the GPUs `names`, which no more than `jobs_per_gpu` jobs share.
+def gpu_slot(names: Sequence[str], *, jobs_per_gpu: int, directory: Path) -> Iterator[None]:
+    """Restrict this process to one of the GPUs `names`, shared by at most `jobs_per_gpu` jobs.
 
-    Waits until there is a place; every GPU is offered to a first job before any is to a second. Afterwards the
-    process still sees that GPU alone, since CUDA has begun there: its next job waits for a place on it. Where there
-    is no GPU nothing happens. Raises PlaceError.
+    Waits for a free slot; every GPU gets a first job before any gets a second. Afterwards the process still sees only
+    that GPU, since CUDA is initialised: its next job waits for a slot on it. Does nothing without GPUs. Raises
+    GpuSlotError.
     """
     if not names:
         yield
         return
-    from filelock import FileLock, Timeout  # takes a tenth of a second, which a wrong command need not wait for
+    from filelock import FileLock, Timeout  # takes 0.1 s, which an invalid command need not wait for
 
     def first_free() -> tuple[str, FileLock] | None:
         for number in range(jobs_per_gpu):
@@ -68,9 +68,9 @@ def place(names: Sequence[str], *, jobs_per_gpu: int, directory: Path) -> Iterat
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         while (found := first_free()) is None:
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
     except OSError as error:
-        raise PlaceError(f"{directory}: no lock of a GPU can be kept there ({error.strerror})") from None
+        raise GpuSlotError(f"{directory}: no GPU lock can be created there ({error.strerror})") from None
     os.environ[VISIBLE], lock = found
     try:
         say(f"on GPU {os.environ[VISIBLE]}")

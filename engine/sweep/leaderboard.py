@@ -1,7 +1,6 @@
-"""What many runs came to: one row a configuration, mean and deviation over its seeds, as tables and as pictures.
+"""Leaderboard of many runs: a row for each configuration, with mean and standard deviation over its seeds.
 
-Configurations are ordered by their accuracy in validation, with that on the test images beside it: where nothing
-was held out, in the order of their names.
+Configurations are sorted by validation accuracy; without validation images, by name.
 """
 
 import csv
@@ -28,20 +27,27 @@ ABSENT = "-"
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
-REGULARIZED = ("augmentation", "mixing", "loss", "step", "averages")  # what options of the group regularization set
+REGULARIZED = (
+    "augmentation",
+    "mixing",
+    "loss",
+    "step",
+    "averages",
+)  # keys that options of the group regularization set
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the options of its groups, what decides its result apart from the seed, result.json, metrics.jsonl.
+    """One run: the options of its config groups, its settings, result.json and metrics.jsonl.
 
-    `settings` are by their dotted names; `follows` are those that only repeat others.
+    `settings` maps the dotted keys that alter the result, without the seed, to their values; `interpolated` are those
+    keys that only refer to others.
     """
 
     directory: Path
     choices: dict[str, Any]
     settings: dict[str, Any]
-    follows: frozenset[str]
+    interpolated: frozenset[str]
     result: dict[str, Any]
 
     @property
@@ -50,44 +56,44 @@ class Run:
         return self.result["status"] == "finished"
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it is known what it is: what fails before it trains leaves no more than the reason."""
+    def has_started(self) -> bool:
+        """Whether its configuration is known: a run that fails before training records only the error."""
         return "regularization" in self.result or self.is_finished
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The figures of its epochs."""
+        """The metrics of its epochs."""
         return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
 
     @property
     def epochs(self) -> int:
-        """How many it has done; while it runs, result.json says how many there were when it began or went on."""
+        """Epochs done so far; in a running run result.json has the number at its start or resume."""
         return len(self.records) if (self.directory / "metrics.jsonl").exists() else self.result["epochs"]
 
     def setting(self, key: str) -> str:
-        """The option of a group, or the value of a key, in words."""
+        """The option of a group, or the value of a key, as text."""
         if (option := self.choices.get(key)) is not None:
             return as_typed(sorted(option) if isinstance(option, list) else option)
         return as_typed(self.settings[key]) if key in self.settings else ABSENT
 
     @property
     def val_accuracy(self) -> float | None:
-        """Of the weights and the epoch that the result is of; None without validation."""
+        """Validation accuracy of the epoch and weights of the result; None without validation."""
         weights = self.result["chosen_weights"]
         return self.result.get("val_accuracy" if weights == "model" else f"val_accuracy_{weights}")
 
 
 def read_runs(directory: Path) -> list[Run]:
-    """All runs below a directory, those that are not finished among them."""
+    """All runs below a directory, including unfinished ones."""
     return [read_run(file.parent) for file in sorted(directory.rglob("result.json"))]
 
 
 def read_run(directory: Path) -> Run:
-    """What a run has left."""
+    """Read a run from its files."""
     result = json.loads((directory / "result.json").read_text())
     chosen = read_yaml(directory / ".hydra" / "hydra.yaml").get("hydra", {}).get("runtime", {}).get("choices", {})
     choices = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
-    if "regularization" in result:  # Hydra does not say which options a list has
+    if "regularization" in result:  # Hydra does not record the options of a list
         choices["regularization"] = result["regularization"]
     written = deciding(read_yaml(directory / ".hydra" / "config.yaml"))
     written.pop("seed", None)
@@ -97,13 +103,13 @@ def read_run(directory: Path) -> Run:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """What a file of Hydra's holds; nothing where there is none."""
+    """The content of a YAML file; empty if it does not exist."""
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     return yaml.load(file.read_text(), Loader=loader) if file.exists() else {}
 
 
 def configurations(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs, those together that differ in nothing but the seed, however their commands say it."""
+    """Runs grouped by settings: the runs of a group differ only in the seed."""
     found: list[list[Run]] = []
     for run in runs:
         same = next((members for members in found if members[0].settings == run.settings), None)
@@ -112,15 +118,14 @@ def configurations(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def varied(runs: Iterable[Run]) -> list[str]:
-    """The groups and keys in which runs differ that have begun to train, but for the seed.
+    """The groups and keys, without the seed, in which the runs that have started to train differ.
 
-    A key, or a group within another, that comes with an option of a group counts only where runs with the same option
-    differ in it.
+    A key or nested group that belongs to an option of a group counts only if runs with the same option differ in it.
     """
-    firsts = [members[0] for members in configurations(run for run in runs if run.has_begun)]
+    firsts = [members[0] for members in configurations(run for run in runs if run.has_started)]
     groups = dict.fromkeys(group for run in firsts for group in run.choices)
-    follows = {name for run in firsts for name in run.follows}
-    keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in follows)
+    interpolated = {name for run in firsts for name in run.interpolated}
+    keys = dict.fromkeys(key for run in firsts for key in run.settings if key not in interpolated)
 
     def differ(name: str) -> bool:
         group, values = group_of(name, groups), {}
@@ -132,67 +137,67 @@ def varied(runs: Iterable[Run]) -> list[str]:
 
 
 def group_of(name: str, groups: Iterable[str]) -> str | None:
-    """The group whose option brings a key, or another group.
+    """The group whose option contains a key or nested group; None if there is none.
 
-    Of model.block_attention.reduction that is attention@model.block_attention, and of this model; None for the others.
+    For model.block_attention.reduction it is attention@model.block_attention, and for the latter model.
     """
     inner = name.partition("@")[2] or name
     top = inner.partition(".")[0]
-    places = {group.partition("@")[2] or group: group for group in groups if group != name}
-    inside = [place for place in places if inner == place or inner.startswith(f"{place}.")]
-    return places[max(inside, key=len)] if inside else "regularization" if top in REGULARIZED else None
+    packages = {group.partition("@")[2] or group: group for group in groups if group != name}
+    inside = [package for package in packages if inner == package or inner.startswith(f"{package}.")]
+    return packages[max(inside, key=len)] if inside else "regularization" if top in REGULARIZED else None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration: what varies with its values of it, and its finished runs."""
+    """One configuration: its values of the settings that vary, and its finished runs."""
 
     settings: dict[str, str]
     runs: Sequence[Run]
 
     def mean(self, figure: str) -> float:
-        """The mean of a figure of result.json over the seeds."""
+        """The mean over seeds of an entry of result.json."""
         return statistics.fmean(run.result[figure] for run in self.runs)
 
     @property
     def test_accuracies(self) -> dict[int, float]:
-        """By seed."""
+        """Test accuracy by seed."""
         return {run.result["seed"]: run.result["test_accuracy"] for run in self.runs}
 
     @property
     def val_accuracies(self) -> list[float]:
-        """As many as there are."""
+        """Validation accuracies of the runs that have one."""
         return [run.val_accuracy for run in self.runs if run.val_accuracy is not None]
 
     @property
     def name(self) -> str:
-        """Its values in words."""
+        """Its values as text."""
         return ", ".join(self.settings.values()) or "all runs"
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """Finished runs by configuration, the best in validation first; of several with the same seed the last one."""
+    """Finished runs by configuration, best validation accuracy first; of runs with the same seed only the last."""
     keys = varied(runs)
-    done = [one_a_seed(members) for members in configurations(run for run in runs if run.is_finished)]
+    done = [last_run_per_seed(members) for members in configurations(run for run in runs if run.is_finished)]
     found = [Row({key: members[0].setting(key) for key in keys}, members) for members in done]
     return sorted(found, key=lambda row: (-statistics.fmean(row.val_accuracies or [0.0]), *row.settings.values()))
 
 
-def one_a_seed(runs: Iterable[Run]) -> list[Run]:
-    """The last of the finished runs with each seed: an equal run says nothing of the scatter."""
+def last_run_per_seed(runs: Iterable[Run]) -> list[Run]:
+    """The last run of each seed: repeated runs add no information on the variance."""
     return list({run.result["seed"]: run for run in runs}.values())
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample; None of a single value."""
+    """Sample standard deviation; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def difference(first: dict[int, float], other: dict[int, float]) -> tuple[float, float] | None:
-    """How far the mean of `other` is from that of `first`, and half the length of its confidence interval.
+    """Mean of `other` minus mean of `first`, and half the width of its confidence interval.
 
-    By Student's t: of the differences seed by seed where both have the same seeds, else by Welch's
-    degrees of freedom. None where there is a single seed, or no scatter to go by.
+    Student's t: paired by seed if both have the same seeds, else with Welch's degrees of freedom. None for a single
+    seed, or zero variance.
     """
     from scipy.stats import t
 
@@ -227,8 +232,8 @@ NUMBERS = (
 )
 
 
-def numbers(row: Row, first: Row) -> dict[str, float | int | None]:
-    """A row's figures by the names in NUMBERS, accuracies as shares of 1; None for what there is not."""
+def row_figures(row: Row, first: Row) -> dict[str, float | int | None]:
+    """A row's values by the names in NUMBERS, accuracies between 0 and 1; None for missing ones."""
     tested, held_out = list(row.test_accuracies.values()), row.val_accuracies
     apart = None if row is first else difference(first.test_accuracies, row.test_accuracies)
     mean = statistics.fmean(tested)
@@ -247,8 +252,8 @@ def numbers(row: Row, first: Row) -> dict[str, float | int | None]:
     }
 
 
-def spoken(found: dict[str, float | int | None]) -> list[str]:
-    """A row's figures as a person reads them: seeds, validation, test, difference, parameters and so on."""
+def formatted(found: dict[str, float | int | None]) -> list[str]:
+    """A row's values formatted as text, in the order of TITLES."""
 
     def percent(name: str, error: str, sign: str = "") -> str:
         if found[name] is None:
@@ -271,28 +276,28 @@ def spoken(found: dict[str, float | int | None]) -> list[str]:
 
 TITLES = ("seeds", "val, %", "test, %", "to the first", "parameters", "multiply-adds", "images/s", "time")
 
-SIZES = ("parameters", "multiply-adds")  # of the network, which all runs may have in common
+SIZES = ("parameters", "multiply-adds")  # columns that are left out if equal in all rows
 
 
 def cells(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The titles of the columns and the rows of the table, as text."""
-    body = [[*row.settings.values(), *spoken(numbers(row, found[0]))] for row in found]
+    body = [[*row.settings.values(), *formatted(row_figures(row, found[0]))] for row in found]
     return [*found[0].settings, *TITLES], body
 
 
 def as_text(runs: Sequence[Run]) -> str:
-    """The table for a terminal, and below it what became of the runs that are not in it.
+    """The table for a terminal, followed by the unfinished runs.
 
-    Sizes that all rows share are below it as well, for a narrower table.
+    Sizes that are equal in all rows are printed below the table, which makes it narrower.
     """
     if not (found := rows(runs)):
         return "\n".join(["no run is finished", *unfinished(runs)])
     titles, body = cells(found)
     shared = [
-        place for place, title in enumerate(titles) if title in SIZES and len({line[place] for line in body}) == 1
+        index for index, title in enumerate(titles) if title in SIZES and len({line[index] for line in body}) == 1
     ]
-    below = ", ".join(f"{body[0][place]} {titles[place]}" for place in shared)
-    titles, *body = [[cell for place, cell in enumerate(line) if place not in shared] for line in [titles, *body]]
+    below = ", ".join(f"{body[0][index]} {titles[index]}" for index in shared)
+    titles, *body = [[cell for index, cell in enumerate(line) if index not in shared] for line in [titles, *body]]
     widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
     left = len(found[0].settings)
     lines = [
@@ -302,9 +307,7 @@ def as_text(runs: Sequence[Run]) -> str:
         ).rstrip()
         for line in [titles, *body]
     ]
-    return "\n".join(
-        [*lines, "", *([f"each network: {below}"] if below else []), how_to_read(found), *unfinished(runs)]
-    )
+    return "\n".join([*lines, "", *([f"each network: {below}"] if below else []), caption(found), *unfinished(runs)])
 
 
 def as_markdown(found: Sequence[Row]) -> str:
@@ -320,22 +323,22 @@ def as_csv(found: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*found[0].settings, *NUMBERS])
     for row in found:
-        figures = numbers(row, found[0])
+        figures = row_figures(row, found[0])
         writer.writerow([*row.settings.values(), *("" if figures[name] is None else figures[name] for name in NUMBERS)])
     return text.getvalue()
 
 
-def how_to_read(found: Sequence[Row]) -> str:
-    """What the table's figures are."""
+def caption(found: Sequence[Row]) -> str:
+    """A caption that explains the table."""
     if any(len(row.runs) > 1 for row in found):
-        return "accuracies are mean +- standard deviation over seeds; the difference in test has its 95 % interval"
+        return "accuracies: mean +- standard deviation over seeds; difference in test accuracy: +- 95 % interval"
     if len(found) == 1:
-        return "of a single seed"
-    return "of a single seed each: seed=0,1,2 would show how much of a difference is chance"
+        return "a single seed"
+    return "a single seed each: use seed=0,1,2 to see whether differences are significant"
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
-    """A line for each run that has no result."""
+    """A line for each unfinished run."""
     found = []
     for run in runs:
         if not run.is_finished:

@@ -1,8 +1,8 @@
-"""A study: a search in which each trial's settings follow from what earlier ones came to, chosen by Optuna.
+"""Hyperparameter search with Optuna: one study of many trials.
 
-A study lies in a database. Processes that share it divide its trials, and a later one goes on with it: it also takes
-up what a process left behind that was killed. What is maximised is the accuracy in validation, never that on the test
-images. No torch here, and Optuna, which takes a second to import, only where there is a study.
+A study is stored in a database. Processes that share it divide its trials; a later process resumes it, including the
+trials of a process that was killed. The objective is the validation accuracy, never the test accuracy. No torch here,
+and Optuna, which takes a second to import, only if there is a study.
 """
 
 import math
@@ -26,118 +26,118 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-PATIENCE = 60  # seconds for which SQLite waits while another process writes
+SQLITE_TIMEOUT = 60  # seconds to wait while another process writes
 
-ENOUGH = 10  # finished trials, to say which setting matters
+MIN_FINISHED_TRIALS = 10  # for the importance of settings
 
-ENDS = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}  # status of a run: state of its trial
+TRIAL_STATES = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}  # status of a run: state of its trial
 
 
 class StudyError(RunError):
-    """A study cannot be opened or gone on with; the message is one line that says why."""
+    """A study cannot be load_or_create_study or gone on with; the message is one line that says why."""
 
 
 @cache
 def database(storage: str) -> "optuna.storages.RDBStorage":
-    """The database at a URL, once a process."""
+    """The database at a URL, opened once per process."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = {"connect_args": {"timeout": PATIENCE}} if storage.startswith("sqlite") else {}
+    options = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if storage.startswith("sqlite") else {}
     return optuna.storages.RDBStorage(storage, engine_kwargs=options)
 
 
 @contextmanager
-def explained(storage: str) -> Iterator[None]:
-    """Within, a database that cannot be had or written to raises StudyError."""
+def study_errors(storage: str) -> Iterator[None]:
+    """Turn errors of opening, reading or writing the database into StudyError."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (ImportError, OSError, SQLAlchemyError, ValueError, optuna.exceptions.OptunaError) as error:
-        raise StudyError(f"hydra.sweeper.storage={storage}: {trouble_with(storage, error)}") from None
+        raise StudyError(f"hydra.sweeper.storage={storage}: {error_reason(storage, error)}") from None
 
 
-def trouble_with(storage: str, error: Exception) -> str:
-    """What is wrong with a database, in a line: the driver's own words, which lie behind Optuna's of a commit."""
+def error_reason(storage: str, error: Exception) -> str:
+    """The reason of a database error in one line: the message of the driver, the root cause of Optuna's exception."""
     file = file_of(storage)
     if file is not None and file.parent.is_dir() and not file.exists():
-        return "the file is gone; the same command begins the study anew, and does not repeat what is finished"
+        return "the file is gone; the same command starts a new study and does not repeat finished runs"
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split("\n")[0].split())
 
 
 def file_of(storage: str) -> Path | None:
-    """The file of an SQLite database; None of another."""
+    """The file of an SQLite database; None for other databases."""
     scheme, _, file = storage.partition(":///")
     return Path(file) if scheme.startswith("sqlite") and file else None
 
 
 def lock_of(storage: str, directory: Path) -> Path:
-    """The file that is locked while a trial is chosen: beside an SQLite file, else in the sweep's directory."""
+    """The lock file held while a trial is chosen: next to an SQLite file, else in the sweep's directory."""
     file = file_of(storage)
     return directory / ".study.lock" if file is None else file.with_name(f"{file.name}.lock")
 
 
-def pruner_named(name: str, *, n_startup_trials: int, n_warmup_epochs: int) -> "optuna.pruners.BasePruner":
-    """What ends trials early."""
+def make_pruner(name: str, *, n_startup_trials: int, n_warmup_epochs: int) -> "optuna.pruners.BasePruner":
+    """The pruner of this name."""
     from optuna.pruners import MedianPruner, NopPruner
 
     return {"median": MedianPruner(n_startup_trials, n_warmup_epochs), "none": NopPruner()}[name]
 
 
-def sampler_named(name: str, *, n_startup_trials: int, seed: int) -> "optuna.samplers.BaseSampler":
-    """What chooses settings."""
+def make_sampler(name: str, *, n_startup_trials: int, seed: int) -> "optuna.samplers.BaseSampler":
+    """The sampler of this name."""
     from optuna.samplers import RandomSampler, TPESampler
 
     return {"tpe": TPESampler(n_startup_trials=n_startup_trials, seed=seed), "random": RandomSampler(seed)}[name]
 
 
 def trial_of(study: "optuna.Study", number: int) -> "optuna.Trial":
-    """A trial by its number, to add to it, whichever process has begun it."""
+    """A writable trial by its number, whichever process started it."""
     import optuna
 
-    # Private, but the one way: Optuna gives such an object only to the process that asks for a new trial.
+    # Private, but the only way: Optuna returns a writable trial only from Study.ask.
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def never_prune(records: Sequence[Mapping[str, Any]]) -> None:
-    """What judges a run that belongs to no study."""
+    """The pruning callback of a run outside of any study."""
 
 
 def pruning_callback(
     *, storage: str, study_name: str, trial: int, pruner: str, n_startup_trials: int, n_warmup_epochs: int
 ) -> Callable[[Sequence[Mapping[str, Any]]], None]:
-    """What tells the study the accuracies of a trial, epoch by epoch, and raises Pruned where it should end."""
+    """A callback that reports the accuracies of a trial after each epoch, and raises Pruned if it should end."""
     import optuna
 
-    rule = pruner_named(pruner, n_startup_trials=n_startup_trials, n_warmup_epochs=n_warmup_epochs)
-    with explained(storage):
+    rule = make_pruner(pruner, n_startup_trials=n_startup_trials, n_warmup_epochs=n_warmup_epochs)
+    with study_errors(storage):
         study = optuna.load_study(study_name=study_name, storage=database(storage), pruner=rule)
         running = trial_of(study, trial)
-        told = set(study.get_trials(deepcopy=False)[trial].intermediate_values)
+        reported = set(study.get_trials(deepcopy=False)[trial].intermediate_values)
 
-    def look(records: Sequence[Mapping[str, Any]]) -> None:
-        with explained(storage):
+    def report(records: Sequence[Mapping[str, Any]]) -> None:
+        with study_errors(storage):
             for record in records:
-                if record["epoch"] not in told:
+                if record["epoch"] not in reported:
                     running.report(val_accuracy(record), record["epoch"])
-                    told.add(record["epoch"])
-            is_hopeless = running.should_prune()
-        if is_hopeless:
+                    reported.add(record["epoch"])
+            should_prune = running.should_prune()
+        if should_prune:
             best = f"{100 * max(map(val_accuracy, records)):.2f} %"
             raise Pruned(f"pruned after {len(records)} epochs: others did better by then than val accuracy {best}")
 
-    return look
+    return report
 
 
 def val_accuracy(record: Mapping[str, Any]) -> float:
-    """An epoch's accuracy in validation, of the network or of that average of its weights which does best."""
+    """An epoch's validation accuracy: the highest of the network's and its averages'."""
     accuracies = [value for name, value in record.items() if name.startswith("val_accuracy")]
     if not accuracies:
-        raise StudyError("dataset.val_size: of so few training images none is held out, which a study goes by")
+        raise StudyError("dataset.val_size: with so few training images none is held out, but a study needs some")
     return max(accuracies)
 
 
@@ -145,10 +145,10 @@ def val_accuracy(record: Mapping[str, Any]) -> float:
 class Search:
     """One process's part in a study.
 
-    `space` are the distributions of the settings that are searched, by key. While the process lives it holds a lock on
-    the file `owner`, whose name its trials carry: so any other can tell those that were left behind. Each choice is
-    seeded by `seed` and the trial's number, so that a study that was interrupted chooses as one that was not. Whatever
-    asks the database `storage` raises StudyError where that has gone, or can no longer be written to.
+    `space` are the distributions of the searched settings, by key. While the process runs it holds a lock on the file
+    `owner`, whose name is stored in its trials, so that other processes can detect abandoned trials. The sampler is
+    seeded by `seed` and the trial's number, so that an interrupted study chooses the same settings. Methods that access
+    the database `storage` raise StudyError if it is gone or cannot be written.
     """
 
     storage: str
@@ -163,22 +163,22 @@ class Search:
     begun: datetime = field(default_factory=datetime.now)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Within, the trials of this process are its own."""
+    def hold_lock(self) -> Iterator[None]:
+        """Hold the lock that marks this process's trials as running."""
         from filelock import FileLock
 
-        with FileLock(self.owner):  # the file stays, for a trial of it that another process has the run of
+        with FileLock(self.owner):  # the file is kept: another process may hold one of its trials
             yield
 
     def next_trials(self, at_once: int) -> list["optuna.Trial"]:
-        """At most so many trials to do now: those that a process left behind, then new ones; none at the end."""
+        """The next trials, at most `at_once`: abandoned ones first, then new ones; empty when the study is complete."""
         import optuna
         from filelock import FileLock
 
-        with explained(self.storage), FileLock(self.lock):
+        with study_errors(self.storage), FileLock(self.lock):
             trials = self.study.get_trials(deepcopy=False)
             running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
-            chosen = [trial_of(self.study, trial.number) for trial in running if self.was_left(trial)][:at_once]
+            chosen = [trial_of(self.study, trial.number) for trial in running if self.is_abandoned(trial)][:at_once]
             due = self.n_trials - sum(map(self.counts, trials))
             for number in range(len(trials), len(trials) + min(due, at_once - len(chosen))):
                 chosen.append(self.ask(number))
@@ -187,13 +187,13 @@ class Search:
         return chosen
 
     def ask(self, number: int) -> "optuna.Trial":
-        """A new trial, the study's `number`th."""
+        """Create the study's trial number `number`."""
         seed = random.Random(f"{self.seed} {number}").getrandbits(32)
-        self.study.sampler = sampler_named(self.sampler, n_startup_trials=self.n_startup_trials, seed=seed)
+        self.study.sampler = make_sampler(self.sampler, n_startup_trials=self.n_startup_trials, seed=seed)
         return self.study.ask(self.space)
 
-    def was_left(self, trial: "optuna.trial.FrozenTrial") -> bool:
-        """Whether the process that began a trial is no more. One on a machine with other files may live."""
+    def is_abandoned(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        """Whether the process that started a trial is dead; False if its lock file is not on this machine."""
         from filelock import FileLock, Timeout
 
         owner = Path(trial.user_attrs.get("owner", ""))
@@ -210,28 +210,28 @@ class Search:
         return trial.state.name != "FAIL" or trial.datetime_complete >= self.begun
 
     def tell(self, number: int, directory: Path) -> None:
-        """Tell the study what became of a trial, by what its run left, and say it; nothing of one that is not over."""
+        """Report the result of a trial's run to the study, and print it; nothing if the run is not over."""
         import optuna
 
         for run in leaderboard.read_runs(directory):
             status = run.result["status"]
-            if status not in ENDS:
-                continue  # it is another process that is at it
+            if status not in TRIAL_STATES:
+                continue  # another process is running it
             value = run.val_accuracy if run.is_finished else None
-            with explained(self.storage):
-                self.study.tell(number, value, optuna.trial.TrialState[ENDS[status]], skip_if_finished=True)
+            with study_errors(self.storage):
+                self.study.tell(number, value, optuna.trial.TrialState[TRIAL_STATES[status]], skip_if_finished=True)
             said = f"val accuracy {100 * value:.2f} %" if run.is_finished else status
             best = self.best()
             so_far = f"; the best is {100 * best.value:.2f} % of trial {best.number}" if best else ""
             echo(f"trial {number}: {said}{so_far}")
 
     def best(self) -> "optuna.trial.FrozenTrial | None":
-        """The trial with the highest accuracy; None before any is finished."""
-        with explained(self.storage):
+        """The trial with the highest accuracy; None if none is finished."""
+        with study_errors(self.storage):
             return max(finished(self.study), key=lambda trial: trial.value, default=None)
 
 
-def begin(
+def open_study(
     *,
     storage: str,
     study_name: str,
@@ -240,25 +240,25 @@ def begin(
     directory: Path,
     **options: Any,
 ) -> Search:
-    """This process's part in a study, which begins or goes on; `options` are further fields of Search.
+    """Create or resume a study; `options` are further fields of Search.
 
-    `fixed` are the words of the command that all trials have, but for those that alter no result. Raises StudyError
-    where the study was begun with others, or searched other values.
+    `fixed` are the overrides that all trials share, without those that do not alter the result. Raises StudyError if
+    the study was created with others, or searched other values.
     """
     from filelock import FileLock
 
     lock, owner = lock_of(storage, directory), directory.resolve() / f".owner-{secrets.token_hex(4)}"
-    with explained(storage):
+    with study_errors(storage):
         directory.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            study = opened(storage, study_name, sorted(fixed))
+            study = load_or_create_study(storage, study_name, sorted(fixed))
         require_same_values(study, space)
         return Search(storage=storage, study=study, space=space, lock=lock, owner=owner, **options)
 
 
-def opened(storage: str, study_name: str, fixed: list[str]) -> "optuna.Study":
-    """A study as it is, or a new one. Raises StudyError for one whose trials have other words than `fixed`."""
+def load_or_create_study(storage: str, study_name: str, fixed: list[str]) -> "optuna.Study":
+    """Load or create a study. Raises StudyError if its trials have other overrides than `fixed`."""
     import optuna
 
     study = optuna.create_study(
@@ -266,14 +266,14 @@ def opened(storage: str, study_name: str, fixed: list[str]) -> "optuna.Study":
     )
     before = study.user_attrs.get("fixed", fixed)
     if before != fixed:
-        begun = " ".join(before) or "no other settings"
-        raise StudyError(f"hydra.sweeper.study_name={study_name}: that was begun with {begun}; give another name")
+        settings = " ".join(before) or "no other settings"
+        raise StudyError(f"hydra.sweeper.study_name={study_name}: it was created with {settings}; give another name")
     study.set_user_attr("fixed", fixed)
     return study
 
 
 def require_same_values(study: "optuna.Study", space: dict[str, "optuna.distributions.BaseDistribution"]) -> None:
-    """Raise StudyError for a study that searched other values of a list; an interval may be another."""
+    """Raise StudyError if the study searched other values of a list; intervals may change."""
     from optuna.distributions import check_distribution_compatibility
 
     for trial in study.get_trials(deepcopy=False):
@@ -282,19 +282,19 @@ def require_same_values(study: "optuna.Study", space: dict[str, "optuna.distribu
                 check_distribution_compatibility(trial.distributions[key], space[key])
             except ValueError:
                 name = f"hydra.sweeper.study_name={study.study_name}"
-                raise StudyError(f"{name}: that searched other values of {key}; give another name") from None
+                raise StudyError(f"{name}: it searched other values of {key}; give another name") from None
 
 
 def finished(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
-    """The trials that have a value, in their order."""
+    """The finished trials, in order."""
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
 def draw(study: "optuna.Study", file: Path) -> None:
-    """Accuracy trial by trial with the best so far, and against each setting, of which one at least is searched.
+    """Plot accuracy by trial with the best so far, and against each of the searched settings (at least one).
 
-    Pruned trials are crosses at the best that they had reached. A setting's share of what explains the accuracy is
-    PED-ANOVA's (Watanabe et al., 2023, arXiv 2304.10255).
+    Pruned trials are crosses at their best accuracy. The importance of a setting is PED-ANOVA's (Watanabe et al., 2023,
+    arXiv 2304.10255).
     """
     trials, ended = study.get_trials(deepcopy=False), finished(study)
     heights = {trial.number: trial.value for trial in ended}
@@ -316,10 +316,10 @@ def draw(study: "optuna.Study", file: Path) -> None:
     for panel, key in zip(panels, [None, *keys], strict=False):
         for figures, marker in ((heights, "o"), (pruned, "x")):
             shown = [number for number in figures if key is None or key in trials[number].params]
-            places = [number if key is None else place(trials[number], key) for number in shown]
+            places = [number if key is None else axis_position(trials[number], key) for number in shown]
             panel.plot(places, [100 * figures[number] for number in shown], marker, color=plot.COLOURS[0], markersize=5)
         if key is not None:
-            share = f", {100 * shares[key]:.0f} % of the effect" if key in shares else ""
+            share = f", importance {100 * shares[key]:.0f} %" if key in shares else ""
             panel.set_xlabel(f"{key}{share}", color=plot.INK)
             scale_as(panel, next(trial.distributions[key] for trial in trials if key in trial.params))
     for panel in panels[::columns]:
@@ -327,13 +327,13 @@ def draw(study: "optuna.Study", file: Path) -> None:
     plot.save(canvas, file)
 
 
-def place(trial: "optuna.trial.FrozenTrial", key: str) -> float:
-    """Where a setting of a trial lies on its axis: the number itself, or the number of a value of a list."""
+def axis_position(trial: "optuna.trial.FrozenTrial", key: str) -> float:
+    """The position of a trial's setting on its axis: the number, or the index in a list of values."""
     return trial.distributions[key].to_internal_repr(trial.params[key])
 
 
 def scale_as(panel: "Axes", distribution: "optuna.distributions.BaseDistribution") -> None:
-    """Give an axis the scale of a setting: logarithmic, or the values of a list by name."""
+    """Set the scale of a setting's axis: logarithmic, or categories."""
     if choices := getattr(distribution, "choices", ()):
         panel.set_xticks(range(len(choices)), choices, rotation=20 if len(choices) > 3 else 0)
         panel.set_xlim(-0.5, len(choices) - 0.5)
@@ -343,12 +343,12 @@ def scale_as(panel: "Axes", distribution: "optuna.distributions.BaseDistribution
 
 
 def importances(study: "optuna.Study", keys: Sequence[str]) -> dict[str, float]:
-    """How much each setting matters, in shares of 1; nothing where there is too little to go by."""
+    """The importance of each setting, summing to 1; empty if there are too few trials or settings."""
     import optuna
 
     ended = finished(study)
     known = [key for key in keys if any(key in trial.params for trial in ended)]
-    if len(known) < 2 or len(ended) < ENOUGH:
+    if len(known) < 2 or len(ended) < MIN_FINISHED_TRIALS:
         return {}
     return optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), params=known

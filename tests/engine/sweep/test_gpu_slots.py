@@ -16,7 +16,7 @@ from pathlib import Path
 from engine.sweep import gpu_slots as slots
 directory, jobs_per_gpu = Path(sys.argv[1]), int(sys.argv[2])
 print("asks", flush=True)
-with slots.place(slots.gpus(), jobs_per_gpu=jobs_per_gpu, directory=directory):
+with slots.gpu_slot(slots.gpus(), jobs_per_gpu=jobs_per_gpu, directory=directory):
     assert "torch" not in sys.modules
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.readline()
@@ -63,7 +63,7 @@ def test_the_next_job_of_a_process_stays_on_its_gpu(monkeypatch, tmp_path):
     """CUDA has begun there, and another value would come too late."""
     monkeypatch.setenv(gpu_slots.VISIBLE, "4,7")
     for _ in range(2):
-        with gpu_slots.place(["7", *gpu_slots.gpus()][-1:], jobs_per_gpu=1, directory=tmp_path):
+        with gpu_slots.gpu_slot(["7", *gpu_slots.gpus()][-1:], jobs_per_gpu=1, directory=tmp_path):
             assert gpu_slots.gpus() == ["7"]
     assert gpu_slots.gpus() == ["7"]
 
@@ -83,12 +83,12 @@ def test_the_gpus_are_those_of_the_environment_or_of_the_driver(monkeypatch, tmp
 
 
 def test_without_a_gpu_nothing_is_locked(tmp_path):
-    with gpu_slots.place([], jobs_per_gpu=1, directory=tmp_path / "locks"):
+    with gpu_slots.gpu_slot([], jobs_per_gpu=1, directory=tmp_path / "locks"):
         assert not (tmp_path / "locks").exists()
 
 
 def test_locks_that_cannot_be_kept_are_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(gpu_slots.PlaceError, match="no lock of a GPU can be kept there") as raised:
-        gpu_slots.place(["0"], jobs_per_gpu=1, directory=tmp_path / "file").__enter__()
+    with pytest.raises(gpu_slots.GpuSlotError, match="no GPU lock can be created there") as raised:
+        gpu_slots.gpu_slot(["0"], jobs_per_gpu=1, directory=tmp_path / "file").__enter__()
     assert "\n" not in str(raised.value)

@@ -105,10 +105,10 @@ def test_each_value_is_checked_once_and_of_numbers_both_ends():
 
 LR = "'optimizer.lr=interval(0.01,0.5)'"
 WRONG = {
-    "'optimizer.lr=interval(a,0.5)'": "optimizer.lr=interval(a,0.5): an interval lies between two numbers",
-    "'optimizer.lr=interval(0.5,0.1)'": "there is nothing from 0.5 to 0.1; the smaller end comes first",
+    "'optimizer.lr=interval(a,0.5)'": "optimizer.lr=interval(a,0.5): an interval takes two numbers",
+    "'optimizer.lr=interval(0.5,0.1)'": "the interval from 0.5 to 0.1 is empty; give the smaller end first",
     "'optimizer.lr=interval(0.01,5000)'": "optimizer.lr=5000.0: must be a number > 0, <= 1000",
-    "'optimizer.lr=tag(log,interval(0,1))'": "a logarithmic interval begins above 0",
+    "'optimizer.lr=tag(log,interval(0,1))'": "a logarithmic interval must start above 0",
     "'trainer.batch_size=interval(8,16)'": "trainer.batch_size=8.0: must be a whole number",
     "'trainer.max_epochs=range(1,9999)'": "more than 1,000 values",
     "model=lenet5,resnet21": "model=resnet21: no such option",
@@ -116,11 +116,11 @@ WRONG = {
     f"{LR} hydra.sweeper.n_trails=3": "no such key, did you mean hydra.sweeper.n_trials",
     f"{LR} hydra.sweeper.trial=3": "hydra.sweeper.trial=3: must be null",
     f"{LR} hydra.sweeper.sampler=grid": "hydra.sweeper.sampler=grid: must be tpe or random",
-    f"{LR} hydra.sweeper.n_jobs=2": "for trials beside each other hydra/launcher=joblib",
-    f"{LR} hydra.sweeper.storage=study.db": "hydra.sweeper.storage=study.db: a URL is wanted",
+    f"{LR} hydra.sweeper.n_jobs=2": "parallel trials require hydra/launcher=joblib",
+    f"{LR} hydra.sweeper.storage=study.db": "hydra.sweeper.storage=study.db: must be a URL",
     f"{LR} dataset.val_size=0": "dataset.val_size=0: a study would choose on the test images",
     "dataset.val_size=5000,0": "dataset.val_size=0: a study would choose",
-    f"{LR} lr_find=true": "lr_find=true: a range test leaves no result",
+    f"{LR} lr_find=true": "lr_find=true: cannot be combined with a study",
 }
 
 
@@ -150,7 +150,7 @@ def begin(tmp_path) -> Callable[..., study.Search]:
     """A process's part in a study of one setting in the same file."""
 
     def part(n_trials: int = 6, *, fixed=("seed=1",), values=None, file="study.db", **options) -> study.Search:
-        return study.begin(
+        return study.open_study(
             storage=f"sqlite:///{tmp_path}/{file}",
             study_name="study",
             space={"x": values or FloatDistribution(0, 1)},
@@ -204,7 +204,7 @@ def test_what_is_learned_is_used(begin, tmp_path):
 
 def test_processes_divide_the_trials(begin, tmp_path):
     first, second = begin(7), begin(7)
-    with first.at_work(), second.at_work():
+    with first.hold_lock(), second.hold_lock():
         shares = [[], []]
         for _ in range(5):
             for share, search in zip(shares, (first, second), strict=True):
@@ -214,8 +214,8 @@ def test_processes_divide_the_trials(begin, tmp_path):
 
 def test_a_trial_is_taken_up_where_its_process_is_no_more(begin, tmp_path):
     first, second = begin(3), begin(3)
-    with second.at_work():
-        with suppress(KeyboardInterrupt), first.at_work():
+    with second.hold_lock():
+        with suppress(KeyboardInterrupt), first.hold_lock():
             (trial,) = first.next_trials(1)
             assert [other.number for other in second.next_trials(1)] == [1]
             raise KeyboardInterrupt
@@ -247,10 +247,10 @@ def test_a_trial_that_is_not_over_is_told_nothing(begin, tmp_path):
 
 def test_another_search_is_not_mixed_with_a_study(begin):
     begin(values=CategoricalDistribution(["a", "b"])).next_trials(1)
-    with pytest.raises(study.StudyError, match="that was begun with seed=1; give another name"):
+    with pytest.raises(study.StudyError, match="it was created with seed=1; give another name"):
         begin(fixed=["seed=2"])
     for values in (CategoricalDistribution(["a", "c"]), FloatDistribution(0, 1)):
-        with pytest.raises(study.StudyError, match="that searched other values of x"):
+        with pytest.raises(study.StudyError, match="it searched other values of x"):
             begin(values=values)
 
 
@@ -268,9 +268,9 @@ def spoil(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("befalls", "said"), [(Path.unlink, "the file is gone; the same command begins"), (spoil, "file is not a database")]
+    ("damage", "said"), [(Path.unlink, "the file is gone; the same command starts"), (spoil, "file is not a database")]
 )
-def test_a_database_that_is_lost_in_the_middle_is_said_in_a_line(begin, tmp_path, befalls, said):
+def test_a_database_that_is_lost_in_the_middle_is_said_in_a_line(begin, tmp_path, damage, said):
     """To whoever asks it next: for trials to do, what one has come to, or whether one should end."""
     search = begin()
     do(search, tmp_path)
@@ -278,7 +278,7 @@ def test_a_database_that_is_lost_in_the_middle_is_said_in_a_line(begin, tmp_path
     rules = {"pruner": "median", "n_startup_trials": 3, "n_warmup_epochs": 2}
     place = {"storage": search.storage, "study_name": "study"}
     pruning_callback = study.pruning_callback(**place, **rules, trial=trial.number)
-    befalls(tmp_path / "study.db")
+    damage(tmp_path / "study.db")
     left = over(tmp_path / "run", "finished", 0.5)
     asking = (
         lambda: search.next_trials(1),
