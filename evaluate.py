@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
     from engine.build.from_checkpoint import eval_data, rebuild
     from engine.inference.export import export
     from engine.inference.predict import predict
-    from engine.report.figures import examined
+    from engine.report.figures import network_result
     from engine.report.report import report
     from engine.training.checkpoint_file import read
 
@@ -38,11 +38,11 @@ def main(config: DictConfig) -> None:
                 checkpoint = read(file)
                 trained = rebuild(checkpoint, weights=config.weights, device=config.device, tta=config.tta)
                 if config.predict is not None:
-                    return predict(trained, config.predict, file, at_once=config.eval_batch_size)
+                    return predict(trained, config.predict, file, batch_size=config.eval_batch_size)
                 if config.export is not None:
                     return export(trained, checkpoint, config.export, file)
                 images = eval_data(checkpoint, trained, eval_batch_size=config.eval_batch_size, root=config.root)
-                networks.append(examined(trained, images, file, name))
+                networks.append(network_result(trained, images, file, name))
                 kept[networks[-1].name] = trained
         report(networks, asked_for(config, kept, images))
     except RunError as error:

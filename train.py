@@ -53,7 +53,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
     if config.lr_find:
         return lr_find.suggest(state, train, parts.train_step, lr=config.optimizer.lr, run=run, words=overrides)
     if config.init_only:
-        return checkpoints.keep(state, parts.checkpoints)
+        return checkpoints.save_initial(state, parts.checkpoints)
     begun = Begun(
         run=run, facts=facts, config=objects.plain(config), records=state.records, model=state.model, train=train
     )

@@ -15,7 +15,7 @@ from bench.timing import in_turns, surroundings
 from engine.build import from_checkpoint, training
 from engine.build.training import Parts
 from engine.evaluation.evaluate import evaluate
-from engine.report.figures import examined
+from engine.report.figures import network_result
 from engine.report.report import report
 from engine.run.directory import RunDirectory
 from engine.training.checkpoint_file import read
@@ -60,7 +60,7 @@ def whole_report(parts: Parts) -> Callable[[], int]:
     unseen = from_checkpoint.EvalData(parts.loaders.test, parts.loaders.after_epoch["val"])
 
     def answer_and_write() -> int:
-        report([examined(trained, unseen, file, "network")])
+        report([network_result(trained, unseen, file, "network")])
         return len(unseen.test.images) + len(unseen.val.images)
 
     return answer_and_write

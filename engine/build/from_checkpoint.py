@@ -17,7 +17,7 @@ from engine.config.combinations import targets
 from engine.config.options import CONF
 from engine.device.precision import Precision
 from engine.evaluation.tta import Views, as_it_is, mean_logits
-from engine.training.checkpoint_file import CheckpointError, chosen_weights, described
+from engine.training.checkpoint_file import CheckpointError, checkpoint_errors, chosen_weights
 from engine.training.checkpoint_validation import MOST_COUNTED, is_whole
 
 
@@ -59,7 +59,7 @@ def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
     Raises CheckpointError if the checkpoint asks for code that is not this project's, or does not describe what it
     holds.
     """
-    with described():
+    with checkpoint_errors():
         saved = checkpoint["config"]
         require_own_code(saved["tta"], targets("engine.evaluation.tta"))
         config = OmegaConf.create(saved)
@@ -102,7 +102,7 @@ def eval_data(
     Raises CheckpointError if that data set has other classes, no test images or ones of another shape, or is not
     described, and RunError if it cannot be read.
     """
-    with described():
+    with checkpoint_errors():
         saved = checkpoint["config"]
         require_own_code(saved["dataset"], targets("data"))
         config = OmegaConf.create(saved)

@@ -110,7 +110,7 @@ def state(
         normalize = Normalize(splits.mean, splits.std, backend.device, torch.contiguous_format)
         model.prepare(normalize(splits.train.images[:PREPARED_ON].to(backend.device)))
     if pretrained:
-        pretrained.give_to(model)
+        pretrained.load_into(model)
     if ranks.size > 1 and config.trainer.sync_batch_norm:
         synchronise_batch_norm(model)
     return TrainState(
@@ -161,7 +161,7 @@ def train_step(
         sam=instantiate(step.pop("sam")) or None,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
         ranks=ranks,
-        whole=train.images_in if train else None,
+        global_batch_size=train.images_in if train else None,
         graphs=CudaGraphs() if config.trainer.cuda_graphs and one_gpu else None,
         **step,
     )

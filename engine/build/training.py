@@ -21,7 +21,7 @@ from engine.logging.run_log import RunLog
 from engine.run.directory import RunDirectory
 from engine.run.paths import find_weights
 from engine.sweep import study
-from engine.training.checkpoint_file import described, read_newest
+from engine.training.checkpoint_file import checkpoint_errors, read_newest
 from engine.training.checkpoints import Checkpoints
 from engine.training.final_test import final_test
 from engine.training.fit import fit
@@ -111,7 +111,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     """
     ranks = ranks or ALONE
     saved, _ = ranks.broadcast_from_main(lambda: read_newest(run) if config.resume else (None, None))
-    with described():
+    with checkpoint_errors():
         possible = possible_backends(config, saved)  # before the data are read, or even downloaded
     begins_anew = saved is None and config.init_from is not None
     pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
@@ -132,7 +132,7 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     )
     ranks.seed(config.seed, deterministic=trainer.deterministic)
     if saved:
-        with described():
+        with checkpoint_errors():
             checkpoints.resume(saved, training, force=config.resume_force)
     if ranks.size > 1:
         some = batches.train.normalize(batches.train.images.images[:2])

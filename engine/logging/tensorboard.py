@@ -126,7 +126,7 @@ def ending(tested: Evaluation, images: Images, classes: Sequence[str]) -> Iterat
     counts = metrics.confusion_matrix(labels, taken, len(classes))
     if len(classes) <= MOST_CLASSES:
         yield image("confusion matrix", confusion(counts, classes), dataformats="HWC")
-    surest = metrics.surest_mistakes(labels, taken, sure)[:MISTAKES]
+    surest = metrics.most_confident_errors(labels, taken, sure)[:MISTAKES]
     if len(surest):
         lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in surest]
         pixels = images.images[torch.from_numpy(surest)].cpu().numpy()

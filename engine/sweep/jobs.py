@@ -57,7 +57,7 @@ def run_job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                 config.resume = str(run.path) if run.newest else None
                 try:
                     with (
-                        gpu_slots.place(gpus, jobs_per_gpu=config.sweep_jobs_per_gpu, directory=gpu_slots.locks()),
+                        gpu_slots.gpu_slot(gpus, jobs_per_gpu=config.sweep_jobs_per_gpu, directory=gpu_slots.locks()),
                         memory_explained(f"model={choices.model}"),
                     ):
                         work(config, run)

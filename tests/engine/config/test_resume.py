@@ -221,11 +221,11 @@ def test_a_forced_change_reaches_the_optimizers_within_muon(train):
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
-        ("regularization=[weight_decay,ema]", "this run has no ema so far: no way to begin with it now"),
-        ("optimizer=adamw", "this run's optimizer was torch.optim.SGD: no way to go on with torch.optim.AdamW"),
-        ("model=resnet20", "this run's network was models.lenet.LeNet5: no way to go on with models.resnet.ResNet"),
-        ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: no way to go on"),
-        ("trainer.max_epochs=1", "trainer.max_epochs=1: this run has come to epoch 2 already"),
+        ("regularization=[weight_decay,ema]", "this run has no ema so far: it cannot be added on resume"),
+        ("optimizer=adamw", "this run's optimizer was torch.optim.SGD: it cannot be resumed with torch.optim.AdamW"),
+        ("model=resnet20", "this run's network was models.lenet.LeNet5: it cannot be resumed with models.resnet.ResNet"),
+        ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: it cannot be resumed"),
+        ("trainer.max_epochs=1", "trainer.max_epochs=1: this run is already at epoch 2"),
     ],
 )
 def test_what_cannot_even_be_forced(train, finished, capsys, setting, answer):

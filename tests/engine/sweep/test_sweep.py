@@ -464,7 +464,7 @@ def test_rows_are_configurations_the_best_in_validation_first(runs):
     found = leaderboard.rows(runs)
     assert [row.settings["optimizer"] for row in found] == ["b", "a", "c"]
     assert leaderboard.varied(runs) == ["optimizer"]
-    figures = leaderboard.numbers(found[0], found[0])
+    figures = leaderboard.row_figures(found[0], found[0])
     assert figures["test_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]))
     assert figures["test_accuracy_std"] == pytest.approx(np.std(ACCURACIES["b"], ddof=1))
     assert figures["val_accuracy"] == pytest.approx(np.mean(ACCURACIES["b"]) + 0.01)
@@ -541,7 +541,7 @@ def test_ticks_of_a_logarithmic_axis_are_numbers_that_a_person_reads():
 
 def test_differences_with_the_same_seeds_are_those_of_pairs(runs):
     best, other, _ = leaderboard.rows(runs)
-    figures = leaderboard.numbers(other, best)
+    figures = leaderboard.row_figures(other, best)
     interval = stats.ttest_rel(ACCURACIES["a"], ACCURACIES["b"]).confidence_interval()
     assert figures["difference"] - figures["difference_ci"] == pytest.approx(interval.low)
     assert figures["difference"] + figures["difference_ci"] == pytest.approx(interval.high)
@@ -549,7 +549,7 @@ def test_differences_with_the_same_seeds_are_those_of_pairs(runs):
 
 def test_differences_with_other_seeds_are_welchs(runs):
     best, _, other = leaderboard.rows(runs)
-    figures = leaderboard.numbers(other, best)
+    figures = leaderboard.row_figures(other, best)
     interval = stats.ttest_ind(ACCURACIES["c"], ACCURACIES["b"], equal_var=False).confidence_interval()
     assert figures["difference"] - figures["difference_ci"] == pytest.approx(interval.low)
     assert figures["difference"] + figures["difference_ci"] == pytest.approx(interval.high)
@@ -559,7 +559,7 @@ def test_of_a_single_seed_there_is_no_deviation(tmp_path):
     for name, accuracy in (("a", 0.5), ("b", 0.6)):
         finished(tmp_path / name, [f"optimizer={name}"], 0, accuracy, None)
     runs = leaderboard.read_runs(tmp_path)
-    figures = leaderboard.numbers(*leaderboard.rows(runs)[::-1])
+    figures = leaderboard.row_figures(*leaderboard.rows(runs)[::-1])
     assert (figures["test_accuracy_std"], figures["difference_ci"], figures["val_accuracy"]) == (None, None, None)
     assert figures["difference"] == pytest.approx(0.1)
     assert "+10.00" in leaderboard.as_text(runs)
@@ -636,7 +636,7 @@ def test_of_two_runs_with_the_same_seed_the_last_counts(runs, tmp_path):
     """As of two sweeps below one folder that have a configuration in common."""
     finished(tmp_path / "later", ["optimizer=c", "scheduler=x"], 1, 0.5, 0.7)
     (row,) = [row for row in leaderboard.rows(leaderboard.read_runs(tmp_path)) if row.settings["optimizer"] == "c"]
-    figures = leaderboard.numbers(row, row)
+    figures = leaderboard.row_figures(row, row)
     assert figures["seeds"] == 2
     assert figures["test_accuracy"] == pytest.approx((0.60 + 0.5) / 2)
     assert figures["val_accuracy"] == pytest.approx((0.61 + 0.7) / 2)
