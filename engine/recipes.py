@@ -130,7 +130,8 @@ RESULT_COLUMNS = ("recipe", "data set", "seeds", "test, %", "published, %", "dif
 def result_row(found: tuple[tuple[str, str], list[Run]]) -> Sequence[str]:
     """The cells of one recipe on one data set, in the order of RESULT_COLUMNS."""
     (recipe, dataset), runs = found
-    accuracies, expected = [100 * run.result["test_accuracy"] for run in last_run_per_seed(runs)], runs[0].result["expected"]
+    accuracies = [100 * run.result["test_accuracy"] for run in last_run_per_seed(runs)]
+    expected = runs[0].result["expected"]
     mean, spread = statistics.fmean(accuracies), deviation(accuracies)
     difference = mean - expected["test_accuracy"]
     return (
