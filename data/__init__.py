@@ -1,1 +1,1 @@
-"""Images: read or made, held as one uint8 tensor on the device, augmented there in batches."""
+"""Images: loaded or generated, stored as one uint8 tensor on the device, and augmented there in batches."""

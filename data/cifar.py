@@ -3,9 +3,9 @@
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 (python version). 50,000 training and 10,000 test images of 32x32 pixels.
 
-torchvision reads the same files and lists the same MD5s; this module does it without torchvision's import, which takes
-a second or two of every start, and with CIFAR-100's coarse labels. The files are pickles, which may run code: they are
-loaded only where their MD5 is the published one.
+torchvision reads the same files and checks the same MD5s. This module avoids importing torchvision, which takes one or
+two seconds, and supports CIFAR-100's coarse labels. The files are pickles, which can run code: they are loaded only if
+their MD5 is the published one.
 """
 
 import os
@@ -27,7 +27,7 @@ from data.download import alone, fetch, md5sum
 
 @dataclass(frozen=True)
 class Archive:
-    """One of the two published archives with its MD5, and the MD5s of the files in its folder."""
+    """A published archive: its MD5, and the MD5s of the files in its folder."""
 
     file: str
     md5: str
@@ -62,7 +62,7 @@ CIFAR100 = Archive(
 
 
 def cifar10(*, root: str, mirrors: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> Dataset:
-    """CIFAR-10 from `root`, downloaded on first use. Raises DataError where that fails."""
+    """CIFAR-10 from `root`, downloaded on first use. Raises DataError if the download fails."""
     folder = provide(CIFAR10, user_path(root), mirrors)
     return read(CIFAR10, folder, labels="labels", names="label_names", mean=mean, std=std)
 
@@ -70,17 +70,17 @@ def cifar10(*, root: str, mirrors: Sequence[str], mean: Sequence[float], std: Se
 def cifar100(*, root: str, mirrors: Sequence[str], labels: str, mean: Sequence[float], std: Sequence[float]) -> Dataset:
     """CIFAR-100 from `root`, downloaded on first use; `labels` are "fine" (100) or "coarse" (20).
 
-    Raises DataError where the download fails.
+    Raises DataError if the download fails.
     """
     folder = provide(CIFAR100, user_path(root), mirrors)
     return read(CIFAR100, folder, labels=f"{labels}_labels", names=f"{labels}_label_names", mean=mean, std=std)
 
 
 def provide(archive: Archive, root: Path, mirrors: Sequence[str]) -> Path:
-    """The folder with the archive's files: as it is found in `root`, or unpacked, or downloaded and unpacked.
+    """The folder with the archive's files in `root`, after downloading and unpacking the archive if needed.
 
-    Of several processes that want it at once, one does the work. Raises DataError that says where to
-    put which file if there is no other way.
+    Of several concurrent processes, one does the work. Raises DataError, which says where to put which file
+    if all mirrors fail.
     """
     folder, file = root / archive.folder, root / archive.file
     try:
@@ -88,7 +88,7 @@ def provide(archive: Archive, root: Path, mirrors: Sequence[str]) -> Path:
             return folder
         root.mkdir(parents=True, exist_ok=True)
         with alone(root / f"{archive.file}.lock"):
-            if folder.is_dir():  # by now
+            if folder.is_dir():  # unpacked by another process meanwhile
                 return folder
             if not file.exists():
                 download(archive, file, mirrors)
@@ -97,27 +97,27 @@ def provide(archive: Archive, root: Path, mirrors: Sequence[str]) -> Path:
                     f"{file} is not the published archive (its MD5 is not {archive.md5}): delete it and retry"
                 )
             unpack(file, folder)
-    except (OSError, NotImplementedError, ValueError) as error:  # a file system without locks; a name that cannot be
+    except (OSError, NotImplementedError, ValueError) as error:  # a file system without locks; an invalid name
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{archive.file} cannot be kept and unpacked in {root}: {reason}") from None
+        raise DataError(f"{archive.file} cannot be stored and unpacked in {root}: {reason}") from None
     return folder
 
 
 def download(archive: Archive, file: Path, mirrors: Sequence[str]) -> None:
-    """Fetch the archive. Raises DataError that says what can be done instead, and OSError of the disk."""
+    """Download the archive. Raises DataError, which says what to do instead, and OSError from the disk."""
     try:
         fetch(file, mirrors=mirrors, md5=archive.md5)
     except DataError as error:
         raise DataError(
-            f"{error}. Put {archive.file} into {file.parent}, or use dataset=shapes, which needs no file"
+            f"{error}. Put {archive.file} into {file.parent}, or use dataset=shapes, which needs no download"
         ) from None
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack an archive with the published MD5; `folder` is then there as a whole, or not at all. Raises OSError."""
+    """Unpack an archive with the published MD5; `folder` is created atomically. Raises OSError."""
     part = folder.with_name(f"{folder.name}.part")
     try:
-        if part.exists():  # left by a process that was killed
+        if part.exists():  # left by a killed process
             shutil.rmtree(part)
         with tarfile.open(file) as tar:
             tar.extractall(part, filter="data")
@@ -129,9 +129,9 @@ def unpack(file: Path, folder: Path) -> None:
 def read(
     archive: Archive, folder: Path, *, labels: str, names: str, mean: Sequence[float], std: Sequence[float]
 ) -> Dataset:
-    """The data set in `folder`, with the labels and the class names under the given keys of its files.
+    """The data set in `folder`, with labels and class names under the given keys of its files.
 
-    Raises DataError that names a file that is missing or is not the published one.
+    Raises DataError, which names the file that is missing or is not the published one.
     """
     ((meta, md5),) = archive.meta.items()
     return Dataset(
@@ -144,22 +144,22 @@ def read(
 
 
 def read_batches(folder: Path, files: Mapping[str, str], labels: str) -> Images:
-    """The images and labels of several batch files, one after the other. Raises DataError."""
+    """The images and labels of several batch files, concatenated. Raises DataError."""
     batches = [unpickle(folder / name, md5) for name, md5 in files.items()]
     images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
     return Images(torch.from_numpy(images), torch.tensor([label for batch in batches for label in batch[labels]]))
 
 
 def unpickle(path: Path, md5: str) -> dict[str, Any]:
-    """What a file with this MD5 holds. Raises DataError for a file that is missing, or is another one."""
-    again = f"delete {path.parent}, so that it is unpacked again"
+    """The content of a pickle file. Raises DataError if it is missing or has another MD5."""
+    again = f"delete {path.parent} to unpack it again"
     if not path.exists():
         raise DataError(f"{path} is missing: {again}")
     try:
         if not path.is_file() or md5sum(path) != md5:
             raise DataError(f"{path} is not the published file (its MD5 is not {md5}): {again}")
         with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("ignore")  # numpy's, of how Python 2 wrote an array's type
+            warnings.simplefilter("ignore")  # NumPy's, about dtypes pickled by Python 2
             return pickle.load(file, encoding="latin1")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None

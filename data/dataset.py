@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program, and how training images are held out for validation."""
+"""The data set types, and the split of training images into training and validation."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-CHUNK = 1000  # images whose pixels are counted together
+CHUNK = 1000  # images whose pixels are counted at once
 
 
 class DataError(Exception):
-    """Something is wrong with the data that a user can put right; the message is one line that says what.
+    """A problem with the data that the user can fix; the message is one line.
 
-    Names of files and what servers say may hold anything: line breaks, and what else is not to be printed
-    (a terminal would obey it), are written as escapes.
+    File names and server responses are untrusted: line breaks and other non-printable characters, such as
+    terminal control codes, are escaped.
     """
 
     def __init__(self, message: str):
@@ -23,7 +23,7 @@ class DataError(Exception):
 
 
 def user_path(text: str) -> Path:
-    """The path that a user means, who may write ~ or ~name for a home. Raises DataError where there is no such home."""
+    """A path with ~ or ~name expanded. Raises DataError if there is no such home directory."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -53,8 +53,8 @@ class Images:
 class Dataset:
     """Training and test images with the names of their classes.
 
-    `mean` and `std` are per channel, on the scale from 0 to 1; where a source leaves one empty,
-    `split` measures it on the training images.
+    `mean` and `std` are per channel, on the scale from 0 to 1; if one is empty, `split`
+    measures it on the training images.
     """
 
     train: Images
@@ -66,7 +66,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run uses of a data set. `val` is empty where no images are held out."""
+    """The images of a run. `val` is empty if no images are held out."""
 
     train: Images
     val: Images
@@ -79,13 +79,13 @@ class Splits:
 def split(
     dataset: Dataset, *, val_size: float, train_limit: int | None = None, test_limit: int | None = None, seed: int = 0
 ) -> Splits:
-    """Hold out part of the training images for validation, then keep at most `*_limit` of what is left.
+    """Hold out part of the training images for validation, then keep at most `*_limit` of the others.
 
-    `val_size` is a number of images, or below 1 a share of the training images; 0 holds out none.
-    Every choice is stratified (each class keeps its share to within one image) and depends on
-    nothing but `seed` and the labels, so that runs with the same seed compare on the same images.
-    Raises DataError where fewer than one image a class would be left to train on, or where mean or
-    std have another number of channels than the images.
+    `val_size` is a number of images, or below 1 a fraction of the training images; 0 holds out none.
+    Every subset is stratified (to within one image per class) and depends only on `seed` and the
+    labels, so that runs with the same seed compare on the same images. Raises DataError if fewer than
+    one image per class would be left for training, or if mean or std do not match the number of
+    channels.
     """
     labels, generator = dataset.train.labels, torch.Generator().manual_seed(seed)
     held_out = int(val_size) if val_size >= 1 else round(val_size * len(labels))
@@ -117,10 +117,10 @@ def split(
 
 
 def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """An order of all images (int64 [N]) of which every prefix has the classes in their proportion.
+    """A permutation of all images (int64 [N]) of which every prefix is stratified by class.
 
-    The images of a class are shuffled and spread evenly over the interval from 0 to 1, each with
-    its own random phase; sorting by that position interleaves the classes.
+    The images of a class are shuffled and spread evenly over the interval from 0 to 1, with a random
+    phase per class; sorting by that position interleaves the classes.
     """
     position = torch.empty(len(labels), dtype=torch.float64)
     for members in labels.argsort(stable=True).split(labels.unique(return_counts=True)[1].tolist()):
@@ -133,7 +133,7 @@ def stratified_order(labels: Tensor, generator: torch.Generator) -> Tensor:
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels, on the scale from 0 to 1.
 
-    images: uint8 [N, C, H, W]. Exact: of counts of grey levels, which also takes a fifth of the time of sums.
+    images: uint8 [N, C, H, W]. Computed exactly from histograms, five times as fast as from sums.
     """
     levels, means, stds = torch.arange(256), [], []
     for channel in images.unbind(1):

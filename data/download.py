@@ -1,4 +1,4 @@
-"""Fetch a file from the first of several mirrors that has it, whole and unaltered, one process at a time."""
+"""Download a file from the first mirror that serves it, with resume, checksum and a lock between processes."""
 
 import concurrent.futures
 import hashlib
@@ -23,10 +23,10 @@ from tqdm import tqdm
 from data.dataset import DataError
 
 CHUNK_BYTES = 1 << 18
-MOST_BYTES = 1 << 29  # three times CIFAR: what sends more does not send what was asked for
-TIMEOUT_SECONDS = 10  # in which nothing comes
-CONNECT_SECONDS = 2  # for one address; a host has at most one that is asked of each kind, IPv4 and IPv6
-ANSWER_SECONDS = 4  # for all mirrors together, with the look-up of their names
+MOST_BYTES = 1 << 29  # three times the size of CIFAR; a longer response is not the file
+TIMEOUT_SECONDS = 10  # without data
+CONNECT_SECONDS = 2  # per address; at most one IPv4 and one IPv6 address is tried
+ANSWER_SECONDS = 4  # for all mirrors together, including DNS
 
 
 def md5sum(path: Path) -> str:
@@ -40,15 +40,16 @@ def md5sum(path: Path) -> str:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """In this context no other process is in one with the same lock; where one is, say so once and wait.
+    """Hold an exclusive lock between processes; if another one holds it, print a message and wait.
 
-    The system takes the lock from a process that ends in any way. The file stays: whoever waits has it open.
+    The system releases the lock when a process ends in any way. The lock file is not deleted: waiting processes have
+    it open.
     """
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        tqdm.write(f"waiting for another process that is at {lock.stem}", file=sys.stderr)
+        tqdm.write(f"waiting for another process that prepares {lock.stem}", file=sys.stderr)
         held.acquire()
     try:
         yield
@@ -57,16 +58,15 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 class MirrorError(Exception):
-    """A mirror did not send what was asked for; the message says why."""
+    """A mirror did not send the file; the message says why."""
 
 
 def fetch(target: Path, *, mirrors: Sequence[str], md5: str) -> None:
-    """Download `target` from the first mirror that answers with the right file.
+    """Download `target` from the first mirror that serves the right file.
 
-    What has arrived lies in `target` + ".part" until its checksum is right, so that `target` is
-    never half a file; a download cut off goes on where it ended, on the same mirror or the next.
-    Raises DataError, in one line, with each mirror's reason where none served, and OSError where
-    the file cannot be written.
+    Data are written to `target` + ".part" and renamed when the checksum matches, so that `target` is never
+    incomplete. An interrupted download is resumed, from the same mirror or the next. Raises DataError, in one line
+    with the reason of each mirror, if all fail, and OSError if the file cannot be written.
     """
     part = target.with_name(target.name + ".part")
     answers, deadline = [_asked(url) for url in mirrors], time.monotonic() + ANSWER_SECONDS
@@ -74,7 +74,7 @@ def fetch(target: Path, *, mirrors: Sequence[str], md5: str) -> None:
     for url, answer in zip(mirrors, answers, strict=True):
         host = _host(url)
         try:
-            with _speaking():
+            with _mirror_errors():
                 answer.result(max(0.0, deadline - time.monotonic()))
             _complete(url, part, md5, label=f"{target.name} from {host}")
         except MirrorError as error:
@@ -86,41 +86,41 @@ def fetch(target: Path, *, mirrors: Sequence[str], md5: str) -> None:
 
 
 def _complete(url: str, part: Path, md5: str, label: str) -> None:
-    """Make `part` the file at `url`, out of what there is of it. Raises MirrorError; then what is left is of use."""
+    """Complete `part` from `url`. Raises MirrorError; a remaining `part` can then be resumed."""
     resumed = True
     while resumed:
         resumed = part.exists()
         try:
             _append(url, part, label)
         except MirrorError:
-            if part.exists() and md5sum(part) == md5:  # all there, though the mirror had promised more
+            if part.exists() and md5sum(part) == md5:  # complete, although the mirror announced more bytes
                 return
             raise
         if md5sum(part) == md5:
             return
-        part.unlink()  # and once more, if something was there before: the fault may lie in that
+        part.unlink()  # retry once from the start if an older part was resumed, which may be corrupt
     raise MirrorError("wrong checksum")
 
 
 def _host(url: str) -> str:
-    """What to call a mirror: its host, without a password; where there is none, the whole address."""
+    """The name of a mirror in messages: its host without credentials or, if there is none, the whole URL."""
     try:
         return urllib.parse.urlsplit(url).netloc.rpartition("@")[2] or url
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # an invalid IPv6 address in brackets
         return url
 
 
 def _asked(url: str) -> Future[None]:
-    """Whether the host of a mirror can be reached, to be known later; all are asked at once.
+    """Check in the background whether the host of a mirror can be reached.
 
-    In a thread of its own that nobody waits for at the end: a look-up of a name cannot be cut short.
+    This runs in a daemon thread, since a DNS lookup cannot be interrupted.
     """
     answer: Future[None] = Future()
 
     def ask() -> None:
         try:
             _connect(url)
-        except Exception as error:  # it is raised where the answer is asked for
+        except Exception as error:  # raised by `Future.result`
             answer.set_exception(error)
         else:
             answer.set_result(None)
@@ -130,15 +130,15 @@ def _asked(url: str) -> Future[None]:
 
 
 def _connect(url: str) -> None:
-    """Connect to the host of `url`, or to the proxy before it, and leave again. Raises OSError or ValueError."""
+    """Connect to the host of `url`, or to its proxy, and disconnect. Raises OSError or ValueError."""
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if parts.hostname and proxy and not urllib.request.proxy_bypass(parts.hostname):
         parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    if not parts.hostname:  # a file, or no address at all: opening it will tell
+    if not parts.hostname:  # a file or an invalid URL: opening it will raise
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses: dict[int, Any] = {}  # the first of each kind, in the system's order
+    addresses: dict[int, Any] = {}  # the first of each family, in the system's order
     for family, _, _, _, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
         addresses.setdefault(family, address)
     for family, address in addresses.items():
@@ -153,8 +153,8 @@ def _connect(url: str) -> None:
 
 
 @contextmanager
-def _speaking() -> Iterator[None]:
-    """Whatever goes wrong between here and a mirror, as a MirrorError."""
+def _mirror_errors() -> Iterator[None]:
+    """Convert errors of the connection to a mirror into MirrorError."""
     try:
         yield
     except (TimeoutError, concurrent.futures.TimeoutError):
@@ -168,24 +168,24 @@ def _speaking() -> Iterator[None]:
 
 
 def _append(url: str, part: Path, label: str) -> None:
-    """Add to `part` what it lacks of the file at `url`, with a progress bar.
+    """Append the missing bytes of the file at `url` to `part`, with a progress bar.
 
-    Raises MirrorError, and OSError of the disk.
+    Raises MirrorError, and OSError from the disk.
     """
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "cifar-trainer"} | ({"Range": f"bytes={have}-"} if have else {})
-    with _speaking():
+    with _mirror_errors():
         try:
-            # Not urlopen, which keeps to the proxy that was set when it was first called.
+            # Not urlopen, which caches the proxy settings of its first call.
             opener, request = urllib.request.build_opener(), urllib.request.Request(url, headers=headers)
             response = opener.open(request, timeout=TIMEOUT_SECONDS)
         except urllib.error.HTTPError as error:
             if error.code == 416 and have:  # nothing is missing, or the part is longer than the file
                 error.close()
-                return  # the checksum will tell
+                return  # the checksum decides
             raise
     with response:
-        if response.status != 206:  # the server sends the file from its beginning
+        if response.status != 206:  # the server sends the file from the start
             have = 0
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() and len(length) < 20 else None
@@ -194,7 +194,7 @@ def _append(url: str, part: Path, label: str) -> None:
             tqdm(desc=label, initial=have, total=total, unit="B", unit_scale=True, disable=None) as bar,
         ):
             while have <= MOST_BYTES:
-                with _speaking():
+                with _mirror_errors():
                     chunk = response.read1(CHUNK_BYTES)
                 if not chunk:
                     break

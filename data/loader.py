@@ -1,4 +1,4 @@
-"""Batches for training and for evaluation, from images that lie on the device as one tensor."""
+"""Batches for training and evaluation, from images stored as one tensor on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from data.mixing import Mixing
 
 
 class Normalize:
-    """uint8 images to float32 with the channels' mean taken off and divided by their standard deviation.
+    """Convert uint8 images to float32, subtract the mean of each channel and divide by its standard deviation.
 
     `mean` and `std` are on the scale from 0 to 1. [B, C, H, W] -> [B, C, H, W] in `memory_format`.
     """
@@ -28,7 +28,7 @@ class Normalize:
         return self.values(images).contiguous(memory_format=self.memory_format)
 
     def values(self, images: Tensor) -> Tensor:
-        """The same, channel after channel: to compute on this takes a third of the time of channels_last."""
+        """The same in contiguous (NCHW) memory format, three times as fast to augment as channels_last."""
         return images.float().sub_(self.mean).div_(self.std)
 
     def undo(self, images: Tensor) -> Tensor:
@@ -37,16 +37,15 @@ class Normalize:
 
 
 class TrainLoader:
-    """All training images once an epoch, in a new order, augmented, normalised and mixed.
+    """All training images once per epoch, shuffled, augmented, normalised and mixed.
 
-    `operations` run in the order given. The order of the images, every augmentation and every mixture are
-    functions of (seed, epoch) alone: there is no position to save but the step, and
-    `epoch(n, first_step)` yields what an uninterrupted epoch would yield from there on. The last
-    batch holds what is left over; a single image joins the batch before it, since batch
-    normalisation over one value has no meaning.
+    `operations` run in the given order. Shuffling, augmentation and mixing depend only on (seed, epoch): the
+    step is the only state to save, and `epoch(n, first_step)` yields the same batches as an uninterrupted
+    epoch from that step. The last batch has the remaining images; a single one is appended to the batch
+    before it, since batch normalisation needs more than one value.
 
-    Where `ranks` processes train together, the one of number `rank` is given its `share` of each batch: the
-    same images as in a single process.
+    With `ranks` processes, process `rank` gets its `share` of each batch: together, the same images as in a
+    single process.
     """
 
     def __init__(
@@ -72,19 +71,19 @@ class TrainLoader:
         self.seed = seed
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         whole, rest = divmod(len(self.images), self.batch_size)
         return whole + (rest > 1 or whole == 0)
 
     def images_in(self, step: int) -> int:
-        """Images in the batch of a step of the run, over all ranks."""
+        """Number of images in the batch of a step of the run, over all ranks."""
         step %= len(self)
         return len(self.images) - step * self.batch_size if step == len(self) - 1 else self.batch_size
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (images float32 [B, C, H, W], targets) of one epoch from `first_step` on.
+        """Batches (images float32 [B, C, H, W], targets) of one epoch, starting at `first_step`.
 
-        Targets are labels int64 [B], or where there are mixings probabilities float32 [B, K].
+        Targets are labels int64 [B] or, with mixings, probabilities float32 [B, K].
         """
         count, device = len(self.images), self.images.labels.device
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
@@ -95,7 +94,7 @@ class TrainLoader:
         for step in range(first_step, len(self)):
             start, size = step * self.batch_size, self.images_in(step)
             mine = share(size, self.rank, self.ranks)
-            # Partners may be anybody's, so that each rank makes all of a batch that is mixed.
+            # Partners may be on other ranks, so that each rank computes the whole of a mixed batch.
             some = slice(0, size) if mixed[step] else mine
             chosen = slice(start + some.start, start + some.stop)
             images = self.augment(self.images.images.index_select(0, order[chosen]), [each[chosen] for each in params])
@@ -103,12 +102,12 @@ class TrainLoader:
             yield (images[mine], targets[mine]) if mixed[step] else (images, targets)
 
     def params(self, operation: Operation, epoch: int, generator: torch.Generator, order: Tensor) -> Tensor:
-        """What an operation does to each image of an epoch, in their `order`: [N, ...]."""
+        """The parameters of an operation for each image of an epoch, in `order`: [N, ...]."""
         uniform = self.numbers(operation, epoch, generator).to(order.device)
         return operation.make_params(uniform[order], self.images.images.shape[1:])
 
     def numbers(self, operation: Operation, epoch: int, generator: torch.Generator) -> Tensor:
-        """What an operation draws for all images in an epoch, float32 [N, draws]."""
+        """The random numbers of an operation for all images in an epoch, float32 [N, draws]."""
         if not operation.alternating:
             return torch.rand(len(self.images), operation.draws, generator=generator)
         always = torch.Generator().manual_seed(mixed_seed(self.seed, 0, 2))
@@ -116,8 +115,8 @@ class TrainLoader:
         return 1 - uniform if epoch % 2 else uniform
 
     def augment(self, images: Tensor, params: Sequence[Tensor]) -> Tensor:
-        """Images uint8 [B, C, H, W] through all operations, each with its params of them, normalised between them."""
-        # A rank's share may be empty, which operations are not made for.
+        """Apply all operations with their params to images uint8 [B, C, H, W], and normalise: float32 [B, C, H, W]."""
+        # A rank's share may be empty, which operations do not support.
         steps = list(zip(self.operations, params, strict=True)) if len(images) else []
         for operation, given in steps:
             if operation.place != "normalised":
@@ -129,22 +128,22 @@ class TrainLoader:
         return images.contiguous(memory_format=self.normalize.memory_format)
 
     def mixtures(self, epoch: int) -> tuple[np.ndarray, Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]]:
-        """Which batches of an epoch are mixed, bool [steps], and what makes targets of labels and mixes those.
+        """Which batches of an epoch are mixed, bool [steps], and the function that mixes a batch.
 
-        That is a function of (step, images, labels), with all its numbers drawn.
+        It maps (step, images, labels) to (images, targets), with random numbers drawn here.
         """
         if not self.mixings:
             return np.zeros(len(self), bool), lambda step, images, labels: (images, labels)
         count, device = len(self.images), self.images.labels.device
         rng = np.random.default_rng([self.seed, epoch, 1])
-        # Kept in main memory, so that choosing a mixing does not wait for the device.
+        # Kept in main memory, so that choosing a mixing does not synchronise with the device.
         choices = rng.integers(len(self.mixings), size=len(self))
         mixed = rng.random(len(self)) < [self.mixings[choice].probability for choice in choices]
         ranks = torch.from_numpy(rng.random(count, np.float32)).to(device)
         numbers = [torch.from_numpy(mixing.draw(count, rng)).to(device, torch.float32) for mixing in self.mixings]
 
         def mix(step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            # F.one_hot looks at the labels first, except on a GPU.
+            # F.one_hot checks the range of the labels first, except on a GPU.
             targets = torch.zeros(len(labels), self.num_classes, device=device).scatter_(1, labels[:, None], 1.0)
             if not mixed[step]:
                 return images, targets
@@ -157,7 +156,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """All images once, in their own order, normalised."""
+    """All images once, in order, normalised."""
 
     def __init__(self, images: Images, *, batch_size: int, normalize: Normalize):
         self.images = images
@@ -165,7 +164,7 @@ class EvalLoader:
         self.normalize = normalize
 
     def __len__(self) -> int:
-        """Batches in all."""
+        """Number of batches."""
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -176,9 +175,9 @@ class EvalLoader:
 
 
 def share(count: int, rank: int, ranks: int) -> slice:
-    """Which of `count` images one of several processes computes: about as many as each other, or none.
+    """The slice of `count` images that one of several processes computes: nearly equal shares, or an empty one.
 
-    None has a single one, as long as there are two: batch normalisation over one value has no meaning.
+    No share has a single image if there are two or more: batch normalisation needs more than one value.
     """
     parts = max(min(ranks, count // 2), 1)
     if rank >= parts:
@@ -189,5 +188,5 @@ def share(count: int, rank: int, ranks: int) -> slice:
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 64-bit seed out of several numbers, so mixed that neighbouring seeds and epochs share nothing."""
+    """A 64-bit seed hashed from several numbers, so that neighbouring seeds and epochs are independent."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])

@@ -1,9 +1,8 @@
-"""Generated images that need no download: coloured, textured, turned, partly hidden shapes.
+"""Generated images that need no download: coloured, textured, rotated, partly hidden shapes.
 
-With 10 classes the class is the outline and the texture is chance; with 100 it is the pair of
-outline and texture. Place, size, direction, colours, background, what covers the shape, and noise
-are drawn for each image, so that a network has something to learn and nothing to learn by heart.
-Everything follows from the seed.
+With 10 classes the class is the outline and the texture is random; with 100 it is the pair of
+outline and texture. Position, size, rotation, colours, background, occlusion and noise are random for
+each image, so that a network has to generalise. Images are determined by the seed.
 """
 
 import math
@@ -15,16 +14,16 @@ from torch.nn import functional as F
 
 from data.dataset import Dataset, Images
 
-DIRECTIONS = 720  # angles at which an outline is tabulated
-SUPERSAMPLING = 2  # sub-pixels along each side of a pixel: no staircases on the outlines
+DIRECTIONS = 720  # angles in the table of an outline
+SUPERSAMPLING = 2  # sub-pixels along each side of a pixel, for antialiasing
 CHUNK = 512  # images rendered at once
 
 
 def shapes(*, classes: int, train_size: int, test_size: int, image_size: int, clutter: float, seed: int) -> Dataset:
-    """`train_size` and `test_size` images, as many of each class as divides evenly, from one seed.
+    """`train_size` and `test_size` images with balanced classes, from one seed.
 
-    `classes` is 10 or 100; `clutter` goes from 0, a light shape on a dark plain ground, to 1, all
-    that can be in its way. Images are uint8 [N, 3, image_size, image_size].
+    `classes` is 10 or 100; `clutter` is from 0 (a light shape on a plain dark background) to 1 (all
+    distractions). Images are uint8 [N, 3, image_size, image_size].
     """
     generator = torch.Generator().manual_seed(seed)
     names = (
@@ -45,7 +44,7 @@ def render(count: int, classes: int, image_size: int, clutter: float, generator:
 
 
 def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, generator: torch.Generator) -> Tensor:
-    """Images for `labels` (int64 [B]) as uint8 [B, 3, S, S]; lengths are in halves of the image's side."""
+    """Images for `labels` (int64 [B]) as uint8 [B, 3, S, S]; lengths are in units of half the image's side."""
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(labels), *shape, 1, 1, generator=generator)
@@ -56,7 +55,7 @@ def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, 
     else:
         outline, texture = labels // len(TEXTURES), labels % len(TEXTURES)
 
-    # Where the shape is: its outline in polar coordinates around its own middle.
+    # The shape: its outline in polar coordinates around its own centre.
     x, y = plane(image_size * SUPERSAMPLING)
     size, squeeze = draw(0.5, 0.85), draw(0.85, 1.18)
     dx, dy = x - draw(-0.2, 0.2), y - draw(-0.2, 0.2)
@@ -68,7 +67,7 @@ def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, 
     edges = [edge.gather(1, direction.flatten(1)).view_as(radius) for edge in (inner, outer)]
     shape = coverage((radius >= edges[0]) & (radius < edges[1]))
 
-    # What hides part of it: a strip at a random angle, beginning beside the middle.
+    # The occlusion: a strip at a random angle, starting off the centre.
     toward, _ = rotate(dx, dy, draw(0, 2 * math.pi))
     near = size * draw(0.2, 0.8)
     strip = coverage((toward > near) & (toward < near + draw(0.1, 0.4)))
@@ -76,7 +75,7 @@ def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, 
     x, y = plane(image_size)
 
     def paint(kind: Tensor, color: Tensor, contrast: float) -> Tensor:
-        """A color [B, 3, 1, 1] and a lighter one in a texture of the given kind (int64 [B]): [B, 3, S, S]."""
+        """A color [B, 3, 1, 1] and a lighter one, in a texture of the given kind (int64 [B]): [B, 3, S, S]."""
         u, v = rotate(x - draw(-1, 1), y - draw(-1, 1), draw(0, 2 * math.pi))
         frequency = draw(5.0, 9.0)
         u, v = u * frequency, v * frequency
@@ -86,7 +85,7 @@ def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, 
             pattern[chosen] = function(u[chosen], v[chosen])
         return color + contrast * draw(0.05, 0.22, 3) * pattern[:, None]
 
-    # The shape is lighter than the ground: always without clutter, as a rule with it.
+    # The shape is lighter than the background: always without clutter, usually with it.
     ground, color = draw(0.0, 0.1 + 0.32 * clutter, 3), draw(0.7 - 0.42 * clutter, 0.78, 3)
     other = torch.randint(len(TEXTURES), (2, len(labels)), generator=generator)
     image = torch.lerp(paint(other[0], ground, clutter), paint(texture, color, 1.0), shape)
@@ -96,13 +95,13 @@ def render_chunk(labels: Tensor, classes: int, image_size: int, clutter: float, 
 
 
 def plane(side: int) -> tuple[Tensor, Tensor]:
-    """Coordinates x [1, side] and y [side, 1] of the pixels' middles, from -1 to 1."""
+    """Coordinates x [1, side] and y [side, 1] of the pixels' centres, from -1 to 1."""
     line = (torch.arange(side) + 0.5) / side * 2 - 1
     return line[None, :], line[:, None]
 
 
 def coverage(mask: Tensor) -> Tensor:
-    """The share of each pixel that a mask of sub-pixels covers: bool [B, s*S, s*S] -> float [B, 1, S, S]."""
+    """The fraction of each pixel that a mask of sub-pixels covers: bool [B, s*S, s*S] -> float [B, 1, S, S]."""
     return F.avg_pool2d(mask[:, None].float(), SUPERSAMPLING)
 
 
@@ -112,7 +111,7 @@ def rotate(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     return x * cos + y * sin, y * cos - x * sin
 
 
-# Outlines: the radius at which the shape ends, as a function of the direction, largest radius 1.
+# Outlines: the radius as a function of the direction, with a maximum radius of 1.
 
 
 def polygon(corners: list[tuple[float, float]]) -> Callable[[Tensor], Tensor]:
@@ -126,7 +125,7 @@ def polygon(corners: list[tuple[float, float]]) -> Callable[[Tensor], Tensor]:
         for (ax, ay), (bx, by) in zip(points, points[1:] + points[:1], strict=True):
             # The ray from the origin meets the line through a and b at this distance ...
             distance = (ax * by - ay * bx) / (angle.cos() * (by - ay) - angle.sin() * (bx - ax))
-            # ... and the segment between them if its angle lies between theirs.
+            # ... and the segment between them if its angle is between theirs.
             within = (ax * angle.sin() - ay * angle.cos() >= -1e-6) & (bx * angle.sin() - by * angle.cos() <= 1e-6)
             result = torch.where(within & (distance > 0), torch.minimum(result, distance), result)
         return result
@@ -140,7 +139,7 @@ def regular(corners: int) -> Callable[[Tensor], Tensor]:
 
 
 def star(points: int, inner: float) -> Callable[[Tensor], Tensor]:
-    """A star whose inner corners lie at the radius `inner`."""
+    """A star whose inner corners are at the radius `inner`."""
     return polygon([(1.0 if index % 2 == 0 else inner, 180 / points * index) for index in range(2 * points)])
 
 
@@ -153,7 +152,7 @@ def cross(angle: Tensor) -> Tensor:
 
 
 OUTLINES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    # name: (outer radius by direction, inner radius as a share of it)
+    # name: (outer radius by direction, inner radius as a fraction of it)
     "disk": (lambda angle: torch.full_like(angle, 0.85), 0.0),
     "triangle": (regular(3), 0.0),
     "square": (regular(4), 0.0),
@@ -175,7 +174,7 @@ def outline_table() -> Tensor:
     return torch.stack([inner, outer], dim=1)
 
 
-# Textures: a pattern between 0 and 1 over the plane; one unit is a radian of its wave.
+# Textures: a pattern between 0 and 1 over the plane; units are radians of the wave.
 TEXTURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "plain": lambda u, v: torch.zeros_like(u + v),
     "striped": lambda u, v: (torch.sin(u) > 0).float() + 0 * v,

@@ -1,6 +1,6 @@
-"""Draw learning-rate schedules before training: python -m schedulers [group=option ...] [key=value ...].
+"""Plot learning-rate schedules before training: python -m schedulers [group=option ...] [key=value ...].
 
-An entry point like train.py, and so the one file here that may ask the engine to read the command line.
+This is an entry point like train.py, and the only file here that imports the engine.
 """
 
 import argparse
@@ -19,57 +19,57 @@ from engine.config.command import initialized, refuse_flag, register_resolvers
 from engine.config.options import CONF
 from engine.config.overrides import MISTAKES, jobs
 from engine.config.resume import with_resumed
-from engine.config.schedule import known_of, learning_rate_scale, make_schedule, steps_per_epoch
+from engine.config.schedule import dataset_facts, learning_rate_scale, make_schedule, steps_per_epoch
 from engine.plotting import plot
 from engine.plotting.terminal import Axis, chart, printable, shortened, side_by_side
 from engine.run.console import echo
 from engine.run.errors import CommandError
 from engine.run.exit import exit_with_error
-from schedulers import fed_part
+from schedulers import metric_schedule
 
 HELP = """\
-Draw the learning rate of a run before anything is trained. The words are those of train.py; several
-values, as in scheduler=cosine,htd,step, are drawn together.
+Plot the learning rate of a run without training. Arguments are those of train.py; several values, as
+in scheduler=cosine,htd,step, are plotted together.
 
   python -m schedulers scheduler=htd trainer.max_epochs=100
   python -m schedulers scheduler=cosine,htd,step scheduler.warmup_epochs=5
   python -m schedulers scheduler=polynomial scheduler.power=1,2,3 optimizer=adamw
 """
-POINTS = 1000  # of a curve, at least
+POINTS = 1000  # minimum number of points of a curve
 SHARES = ((0, 0.1, 0.25, 0.5, 0.75, 0.9, 1), (0, 0.25, 0.5, 0.75, 1), (0, 0.5, 1))  # of the run, in the table
 WIDTH = 80
-MOST_IN_ONE = 6  # curves, of which more are told apart only in pictures of their own
+MOST_IN_ONE = 6  # curves in one figure; more get a subplot each
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The learning rate by epoch, and what was chosen to get it."""
+    """The learning rate by epoch, and the name of the configuration."""
 
     name: str
     rates: dict[float, float]
 
 
 def main() -> None:
-    """Read the words, draw."""
+    """Parse the arguments and plot."""
     options = textwrap.fill(", ".join(sorted(file.stem for file in (CONF / "scheduler").glob("*.yaml"))), WIDTH)
     parser = argparse.ArgumentParser(
         prog="python -m schedulers",
         description=f"{HELP}\nscheduler is one of\n{options}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="as for train.py")
-    parser.add_argument("--log", action="store_true", help="a logarithmic axis for the learning rate")
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, as for train.py")
+    parser.add_argument("--log", action="store_true", help="use a logarithmic axis for the learning rate")
     parser.add_argument(
-        "--png", type=Path, metavar="FILE", default=Path("outputs/schedule.png"), help="the picture (%(default)s)"
+        "--png", type=Path, metavar="FILE", default=Path("outputs/schedule.png"), help="figure to write (%(default)s)"
     )
-    parser.add_argument("--config-dir", metavar="DIR", help="a directory with options of your own, as for train.py")
+    parser.add_argument("--config-dir", metavar="DIR", help="directory with options of your own, as for train.py")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # several values need no flag
     parser.error = refuse_flag
     register_resolvers()
     try:
         arguments = parser.parse_intermixed_args()
         if arguments.png.suffix != ".png":
-            raise CommandError(f"--png {arguments.png}: the name of a PNG ends in .png")
+            raise CommandError(f"--png {arguments.png}: the file name must end in .png")
         with initialized(arguments.config_dir):
             chosen = list(jobs(with_resumed(arguments.words, multirun=False), multirun=True))
             configs = [with_number(check("config", job)) for job in chosen]
@@ -83,63 +83,63 @@ def main() -> None:
         draw(curves, x, y, title=title(chosen), file=arguments.png)
     except OSError as error:
         exit_with_error(error)
-    say([f"picture: {arguments.png}"])
+    say([f"figure: {arguments.png}"])
 
 
 def curve(config: DictConfig, name: str) -> Curve:
-    """The learning rate over a run; of a schedule that is fed, as it would fall if nothing ever improved."""
+    """The learning rate over a run; for a `MetricSchedule`, as if the metric never improved."""
     schedule, lr = make_schedule(config, steps_per_epoch=steps_of(config)), learning_rate(config)
-    fed, epochs, rates = fed_part(schedule), config.trainer.max_epochs, {}
+    metric, epochs, rates = metric_schedule(schedule), config.trainer.max_epochs, {}
     parts = math.ceil(POINTS / epochs)
     for epoch in range(epochs):
         for part in range(parts):
             rates[epoch + part / parts] = lr * schedule(epoch + part / parts)
-        if fed:
-            fed.step({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
+        if metric:
+            metric.step({"epoch": epoch + 1, "train_loss": 1.0, "train_accuracy": 0.0})
     rates[epochs] = lr * schedule(epochs)
-    return Curve(f"{name} (earliest)" if fed else name, rates)
+    return Curve(f"{name} (earliest)" if metric else name, rates)
 
 
 def with_number(config: DictConfig) -> DictConfig:
-    """A batch as large as memory allows is known only to the run: here it is the one that the learning rate is for."""
+    """Replace trainer.batch_size=auto, which only the run can resolve, by trainer.lr_batch_size."""
     if config.trainer.batch_size == "auto":
         config.trainer.batch_size = config.trainer.lr_batch_size
     return config
 
 
 def learning_rate(config: DictConfig) -> float:
-    """What the schedule's factor is of."""
+    """The full learning rate, which the schedule's factor multiplies."""
     return learning_rate_scale(config) * config.optimizer.lr
 
 
 def steps_of(config: DictConfig) -> int:
-    """The steps of an epoch; as many as on CIFAR where only the data tell how many they are."""
-    return steps_per_epoch(config, known_of(config.dataset).get("train_size", 50_000))
+    """Steps per epoch; those of CIFAR if the number of images is known only from the data."""
+    return steps_per_epoch(config, dataset_facts(config.dataset).get("train_size", 50_000))
 
 
-# Words
+# Text
 
 
 def names(chosen: Sequence[Sequence[Override]], configs: Sequence[DictConfig]) -> list[str]:
-    """What tells each curve from the others; of a single one, its option."""
+    """A name for each curve: the arguments in which it differs from the others, or its scheduler option."""
     varied = [len(set(words)) > 1 for words in zip(*map(lines, chosen), strict=True)]
     found = [", ".join(brief(word) for word, is_ in zip(lines(job), varied, strict=True) if is_) for job in chosen]
     return [name or config.hydra.runtime.choices.scheduler for name, config in zip(found, configs, strict=True)]
 
 
 def title(chosen: Sequence[Sequence[Override]]) -> str:
-    """What the curves have in common, as it was typed."""
+    """The arguments that all curves have in common."""
     common = [words[0] for words in zip(*map(lines, chosen), strict=True) if len(set(words)) == 1]
     return " ".join(word for word in common if not word.startswith(("hydra.", "resume", "scheduler=")))
 
 
 def lines(job: Sequence[Override]) -> list[str]:
-    """The words of a job as they were typed."""
+    """The arguments of a job, as typed."""
     return [str(override.input_line) for override in job]
 
 
 def brief(word: str) -> str:
-    """A word without what goes without saying: scheduler=htd as htd, scheduler.power=2 as power=2."""
+    """An argument in short form: scheduler=htd as htd, scheduler.power=2 as power=2."""
     key, _, value = word.partition("=")
     return value if key == "scheduler" else f"{key.rpartition('.')[2]}={value}"
 
@@ -157,27 +157,27 @@ def table(curves: Sequence[Curve]) -> list[str]:
 
 
 def notes(configs: Sequence[DictConfig]) -> list[str]:
-    """What the picture takes for granted."""
+    """The assumptions of the figure."""
     found = []
-    if any(fed_part(make_schedule(config)) for config in configs):
-        found.append("(earliest): drawn as if no epoch were better than the first; it may fall later.")
+    if any(metric_schedule(make_schedule(config)) for config in configs):
+        found.append("(earliest): assumes no improvement after the first epoch; it may decay later.")
     if steps := {steps_of(config) for config in configs if config.scheduler.warmup_steps}:
-        found.append(f"The warm-up is drawn for {' or '.join(map(str, sorted(steps)))} steps an epoch.")
+        found.append(f"The warmup is plotted for {' or '.join(map(str, sorted(steps)))} steps per epoch.")
     return ["", *found] if found else []
 
 
-# Pictures
+# Figures
 
 
 def axes(curves: Sequence[Curve], configs: Sequence[DictConfig], *, log: bool) -> tuple[Axis, Axis]:
-    """Axes that have room for all curves; a logarithmic one for no more than four decades."""
+    """Axes that fit all curves; a logarithmic one spans at most four decades."""
     high = max(map(learning_rate, configs))
     low = max(min(rate for curve in curves for rate in curve.rates.values() if rate > 0), high * 1e-4) if log else 0
     return Axis(0, max(max(curve.rates) for curve in curves)), Axis(low, high, log)
 
 
 def terminal(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
-    """A large chart, or two or three small ones in each row, as the names have room."""
+    """One large chart, or rows of two or three small ones, depending on the length of the names."""
     in_row = min(len(curves), max(WIDTH // max(len(curve.name) + 6 for curve in curves), 1), 3)
     gap, height = {1: (0, 16), 2: (2, 9), 3: (2, 7)}[in_row]
     found = []
@@ -191,7 +191,7 @@ def terminal(curves: Sequence[Curve], x: Axis, y: Axis) -> list[str]:
 
 
 def draw(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, file: Path) -> None:
-    """One picture of all curves or, of many, a small one for each."""
+    """Save one figure with all curves or, for many curves, with a subplot for each."""
     in_row = 1 if len(curves) <= MOST_IN_ONE else 5
     rows = math.ceil(len(curves) / in_row) if in_row > 1 else 1
     canvas, panels = plot.figure(width=max(7.5, 2.2 * in_row), height=max(4.2, 1.7 * rows), rows=rows, columns=in_row)

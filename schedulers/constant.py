@@ -1,11 +1,11 @@
-"""The same learning rate from beginning to end."""
+"""A constant learning rate."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """1 everywhere."""
+    """The factor 1 throughout."""
 
     start: float
     end: float

@@ -1,7 +1,7 @@
 """The learning rate follows half a period of a cosine.
 
 Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017,
-arXiv 1608.03983, eq. 5, with one period and so without restarts.
+arXiv 1608.03983, eq. 5, with one period, without restarts.
 """
 
 import math

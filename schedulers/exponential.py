@@ -1,4 +1,4 @@
-"""The learning rate loses the same share in every epoch. The same as torch.optim.lr_scheduler.ExponentialLR."""
+"""The learning rate decays by the same factor in every epoch. The same as torch.optim.lr_scheduler.ExponentialLR."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from schedulers import share
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential:
-    """From 1 at `start` down to `final` at `end`, a straight line on a logarithmic scale."""
+    """From 1 at `start` down to `final` at `end`, linear on a logarithmic scale."""
 
     start: float
     end: float

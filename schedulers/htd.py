@@ -1,4 +1,4 @@
-"""Hyperbolic-tangent decay: long at the full learning rate, then a steep fall that levels out.
+"""Hyperbolic-tangent decay: a long time near the full learning rate, then a steep decay that levels out.
 
 Hsueh, Li and Wu, "Stochastic Gradient Descent with Hyperbolic-Tangent Decay on Classification",
 WACV 2019, arXiv 1806.01593, eq. 3.

@@ -1,6 +1,6 @@
-"""The learning rate falls by the same factor at each milestone.
+"""The learning rate decays by a factor at each milestone.
 
-As in He et al. 2015 (arXiv 1512.03385, sec. 4.2: a tenth at half and at three quarters of the run)
+As in He et al. 2015 (arXiv 1512.03385, sec. 4.2: by 0.1 at 1/2 and at 3/4 of the run)
 and in most papers on CIFAR since. The same as torch.optim.lr_scheduler.MultiStepLR.
 """
 
@@ -13,9 +13,9 @@ from schedulers import as_epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep:
-    """`gamma` to the power of the number of milestones passed; a milestone counts from its own epoch on.
+    """`gamma` ** (number of milestones reached).
 
-    Raises ValueError for milestones that do not ascend or that lie behind the end.
+    Raises ValueError for milestones that are not ascending or are after `end`.
     """
 
     start: float
@@ -26,10 +26,10 @@ class Multistep:
     def __post_init__(self):
         epochs = self.epochs
         if any(later <= earlier for earlier, later in pairwise(epochs)):
-            raise ValueError(f"milestones={list(self.milestones)} do not ascend")
+            raise ValueError(f"milestones={list(self.milestones)} are not in ascending order")
         if epochs and epochs[-1] > self.end:
             given, last = list(self.milestones), self.milestones[-1]
-            raise ValueError(f"milestones={given}: milestone {last:g} lies behind the last epoch, {self.end:g}")
+            raise ValueError(f"milestones={given}: milestone {last:g} is after the last epoch, {self.end:g}")
 
     @property
     def epochs(self) -> list[float]:

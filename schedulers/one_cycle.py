@@ -1,8 +1,8 @@
-"""One rise to the full learning rate and one long fall far below where it began.
+"""One rise to the full learning rate, then one long decay far below the initial one.
 
-Smith and Topin, "Super-Convergence", 2017, arXiv 1708.07120, sec. 2; with half cosines in place of
-straight lines, as is usual since. The same as torch.optim.lr_scheduler.OneCycleLR with
-cycle_momentum=False: the momentum stays as it is.
+Smith and Topin, "Super-Convergence", 2017, arXiv 1708.07120, sec. 2; with cosine in place of
+linear segments, as is usual since. The same as torch.optim.lr_scheduler.OneCycleLR with
+cycle_momentum=False.
 """
 
 import math
@@ -13,9 +13,9 @@ from schedulers import as_epoch, share
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle:
-    """From `initial` at `start` to 1 at the moment `peak`, then to `final` at `end`.
+    """From `initial` at `start` to 1 at `peak`, then to `final` at `end`.
 
-    Raises ValueError where the peak does not lie between start and end.
+    Raises ValueError if `peak` is not between `start` and `end`.
     """
 
     start: float
@@ -26,7 +26,7 @@ class OneCycle:
 
     def __post_init__(self):
         if not self.start < as_epoch(self.peak, self.end) < self.end:
-            raise ValueError(f"peak={self.peak:g} does not lie between epoch {self.start:g} and the last, {self.end:g}")
+            raise ValueError(f"peak={self.peak:g} is not between epoch {self.start:g} and the last, {self.end:g}")
 
     def __call__(self, epoch: float) -> float:
         peak = as_epoch(self.peak, self.end)
@@ -36,5 +36,5 @@ class OneCycle:
 
 
 def between(first: float, last: float, progress: float) -> float:
-    """Along half a cosine from `first` to `last`."""
+    """Cosine interpolation from `first` to `last`."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

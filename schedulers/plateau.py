@@ -1,8 +1,8 @@
-"""The learning rate falls whenever the network has stopped improving.
+"""The learning rate decays when a metric stops improving.
 
 As in Krizhevsky et al. 2012 (NeurIPS, sec. 5: a tenth "when the validation error rate stopped
 improving with the current learning rate") and He et al. 2015 (arXiv 1512.03385, sec. 3.4, on
-ImageNet). The one schedule that is fed: it cannot know its course beforehand. The same as
+ImageNet). The only schedule that depends on a metric. The same as
 torch.optim.lr_scheduler.ReduceLROnPlateau with its relative threshold.
 """
 
@@ -15,10 +15,10 @@ NOTHING_YET = {"loss": math.inf, "accuracy": -math.inf}
 
 @dataclass(kw_only=True)
 class Plateau:
-    """`gamma` times as much whenever more than `patience` epochs in a row have not improved on the best `metric`.
+    """Multiply the factor by `gamma` after more than `patience` epochs in a row without improvement of `metric`.
 
-    An improvement is one by more than the share `threshold`. After each fall `cooldown` epochs are
-    not counted, nor is a warm-up, whose figures come of another learning rate; `final` is the least factor.
+    An improvement is a relative change of more than `threshold`. The `cooldown` epochs after each decay
+    do not count, nor do those of a warmup; `final` is the minimum factor.
     """
 
     start: float
@@ -41,7 +41,7 @@ class Plateau:
         return self.factor
 
     def step(self, record: Mapping[str, float]) -> None:
-        """Take note of an epoch: its metric on the validation images or, where there are none, in training."""
+        """Update with an epoch's metric, on the held-out validation images or, if there are none, in training."""
         if record["epoch"] <= self.start:
             return
         names = (f"val_{self.metric}", f"train_{self.metric}", f"train_{self.metric}_mixed")
@@ -57,19 +57,19 @@ class Plateau:
             self.cooling, self.waited = self.cooldown, 0
 
     def improves(self, value: float) -> bool:
-        """Whether a value of the metric is better than the best so far by more than the threshold."""
+        """Whether a value improves on the best one by more than the threshold."""
         if self.metric == "loss":
             return value < self.best * (1 - self.threshold)
         return value > self.best * (1 + self.threshold)
 
     def state_dict(self) -> dict[str, float | str]:
-        """What was seen so far, and the factor that came of it."""
+        """The state: the metric, its best value, the counters and the factor."""
         return {name: getattr(self, name) for name in ("metric", "factor", "best", "waited", "cooling")}
 
     def load_state_dict(self, state: Mapping[str, float | str]) -> None:
-        """Go back to where `state_dict()` was taken.
+        """Restore the state from `state_dict()`.
 
-        Nothing, from a run with another schedule, leaves it as it is; the best of another metric is forgotten.
+        An empty state, of another schedule, changes nothing; from a state of another metric, only the factor is used.
         """
         known = ("factor", "best", "waited", "cooling") if state.get("metric") == self.metric else ("factor",)
         for name in known:

@@ -1,4 +1,4 @@
-"""The learning rate follows a power of what is left of the run. With power 1 a straight line.
+"""The learning rate is a power of the remaining fraction of the run; linear for power 1.
 
 As in Caffe's "poly" policy. The same as torch.optim.lr_scheduler.PolynomialLR, and with power 1 as LinearLR.
 """

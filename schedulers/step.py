@@ -1,4 +1,4 @@
-"""The learning rate falls by the same factor after every so many epochs.
+"""The learning rate decays by a factor every few epochs.
 
 As in Szegedy et al. 2014 (arXiv 1409.4842, sec. 6: 4 % every 8 epochs) and Szegedy et al. 2015
 (arXiv 1512.00567, sec. 8: 6 % every 2). The same as torch.optim.lr_scheduler.StepLR.
@@ -11,7 +11,7 @@ from schedulers import as_epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """`gamma` to the power of the number of whole periods of `every` that lie behind, counted from epoch 0."""
+    """`gamma` ** (number of completed periods of length `every`, counted from epoch 0)."""
 
     start: float
     end: float
@@ -20,4 +20,4 @@ class Step:
 
     def __call__(self, epoch: float) -> float:
         period = as_epoch(self.every, self.end)
-        return self.gamma ** int(epoch / period + 1e-9)  # 0.3 epochs are 3 times 0.1, also in floating point
+        return self.gamma ** int(epoch / period + 1e-9)  # tolerance: 0.3 epochs are 3 periods of 0.1

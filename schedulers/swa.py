@@ -1,7 +1,7 @@
-"""The learning rate of stochastic weight averaging: full, then falling to a constant that keeps exploring.
+"""The learning rate of stochastic weight averaging: full, then a linear decay to a constant.
 
-Izmailov et al. 2018, arXiv 1803.05407, sec. 4.1 and appendix: as in the authors' code, full up to
-half of the time before averaging begins, then in a straight line to the last tenth before it.
+Izmailov et al. 2018, arXiv 1803.05407, sec. 4.1 and appendix: as in the authors' code, full
+for the first half of the time before averaging starts, then linear until nine tenths of it.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from schedulers import as_epoch, share
 
 @dataclass(frozen=True, kw_only=True)
 class SWA:
-    """1 up to half of the way to `begin`, falling to `final` at nine tenths of it, and `final` from there on.
+    """1 up to halfway to `begin`, linearly down to `final` at nine tenths of the way, then constant.
 
-    `begin` is when regularization=[swa] begins to average: an epoch, or below 1 a share of the run.
-    Raises ValueError unless it lies between `start` and `end`.
+    `begin` is when regularization=[swa] starts to average: an epoch, or below 1 a fraction of the run.
+    Raises ValueError unless it is between `start` and `end`.
     """
 
     start: float
@@ -24,9 +24,7 @@ class SWA:
 
     def __post_init__(self):
         if not self.start < as_epoch(self.begin, self.end) <= self.end:
-            raise ValueError(
-                f"begin={self.begin:g} does not lie between epoch {self.start:g} and the last, {self.end:g}"
-            )
+            raise ValueError(f"begin={self.begin:g} is not between epoch {self.start:g} and the last, {self.end:g}")
 
     def __call__(self, epoch: float) -> float:
         way = as_epoch(self.begin, self.end) - self.start

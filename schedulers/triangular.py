@@ -1,8 +1,8 @@
-"""Straight up to the full learning rate and straight down again, once or several times.
+"""Cyclical learning rates: linearly up to the full learning rate and down again, once or several times.
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, arXiv 1506.01186, sec. 3.
-One cycle, with its peak early, is what the fastest CIFAR-10 trainings use. The same as
-torch.optim.lr_scheduler.CyclicLR with cycle_momentum=False: the momentum stays as it is.
+The fastest CIFAR-10 trainings use one cycle with an early peak. The same as
+torch.optim.lr_scheduler.CyclicLR with cycle_momentum=False.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from schedulers import share
 
 @dataclass(frozen=True, kw_only=True)
 class Triangular:
-    """`cycles` of equal length, in each from `low` to 1 in the share `rise` of its length and back to `low`."""
+    """`cycles` of equal length, each from `low` to 1 in the fraction `rise` of its length, then back to `low`."""
 
     start: float
     end: float

@@ -1,12 +1,11 @@
-"""Operations on batches of training images, a different draw for each image.
+"""Augmentation of batches of training images, with different random numbers for each image.
 
-An operation is a function of the images and of uniform random numbers, and keeps no generator: the
-loader draws the numbers for every image of an epoch at once. An augmented image so depends on the
-seed, the epoch and the image alone, not on the batch that it comes in, nor on the process or the
-device that computes it, and an interrupted epoch can be taken up at any step.
+An operation is a function of images and uniform random numbers; it has no generator. The loader draws
+the numbers for all images of an epoch at once, so that an augmented image depends only on the seed,
+the epoch and the image, not on its batch, the process or the device, and an interrupted epoch can be
+resumed at any step.
 
-Whatever the order in which they are asked for, operations run in the order of PLACES, and at the
-same place in that of their names.
+Operations always run in the order of PLACES, and at the same place in alphabetical order.
 """
 
 from typing import ClassVar, Protocol
@@ -14,15 +13,15 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-# Where an operation stands: the last one is behind the normalisation, where 0 is the mean colour.
+# The order of operations. The last place is after normalisation, where 0 is the mean colour.
 PLACES = ("scale", "crop", "flip", "policy", "colour", "normalised")
 
 
 class Operation(Protocol):
-    """What an image operation is; a class that names this one as its base inherits what is written here.
+    """The protocol of an image operation, with defaults for classes that inherit from it.
 
-    `draws` is how many numbers in [0, 1) it wants for an image, `place` one of PLACES. An `alternating` one
-    gets in every epoch the same numbers u, and in every other 1 - u.
+    `draws` is the number of random numbers in [0, 1) per image, `place` one of PLACES. An `alternating`
+    operation gets the same numbers u in even epochs, and 1 - u in odd ones.
     """
 
     place: ClassVar[str]
@@ -30,28 +29,28 @@ class Operation(Protocol):
     alternating: bool = False
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """What the numbers come to for each image of `shape` [C, H, W]: float32 [B, draws] -> [B, ...].
+        """The parameters for images of `shape` [C, H, W] from random numbers: float32 [B, draws] -> [B, ...].
 
-        It is asked for all images of an epoch at once, so that each step has some operators less.
+        It is called once per epoch for all images, which saves operators in each step.
         """
         return uniform
 
     def transform(self, images: Tensor, params: Tensor) -> Tensor:
-        """The augmented images, of the same type and shape; the given ones stay as they are.
+        """The augmented images, of the same type and shape; the input is not modified.
 
-        images: uint8 [B, C, H, W], or normalised float32 behind the normalisation; params as `make_params` has them.
+        images: uint8 [B, C, H, W], or float32 after normalisation; params: from `make_params`.
         """
         raise NotImplementedError
 
     def __call__(self, images: Tensor, uniform: Tensor) -> Tensor:
-        """Both: the images, augmented by numbers float32 [B, draws]."""
+        """Augment images with random numbers float32 [B, draws]."""
         return self.transform(images, self.make_params(uniform, images.shape[1:]))
 
     def prepared(self, images: Tensor) -> "Operation":
-        """This operation once it has seen all training images, uint8 [N, C, H, W]; few care."""
+        """The operation fitted to all training images, uint8 [N, C, H, W]; most return themselves."""
         return self
 
 
 def in_order(operations: dict[str, Operation]) -> dict[str, Operation]:
-    """Operations by name, in the order in which they run."""
+    """The operations by name, in the order in which they run."""
     return dict(sorted(operations.items(), key=lambda item: (PLACES.index(item[1].place), item[0])))

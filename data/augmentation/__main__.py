@@ -1,7 +1,7 @@
-"""A picture of what each image operation does: python -m data.augmentation sheet.png [image ...]
+"""Plot what each image operation does: python -m data.augmentation sheet.png [image ...]
 
-Each line shows the same images under one operation of conf/regularization/, with the settings of its file;
-without any image, generated shapes.
+Each row shows the same images after one operation of conf/regularization/, with the settings of its file.
+Without images, generated shapes are used.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def offered() -> dict[str, Operation]:
 
 
 def show(operation: Operation, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images under an operation, uint8 [B, C, H, W]; a normalised one sees them between -1 and 1."""
+    """Images after an operation, uint8 [B, C, H, W]; if it runs after normalisation, its input is in [-1, 1]."""
     uniform = torch.rand(len(images), operation.draws, generator=generator)
     operation = operation.prepared(images)
     if operation.place != PLACES[-1]:
@@ -46,9 +46,9 @@ def show(operation: Operation, images: Tensor, generator: torch.Generator) -> Te
 
 
 def contact_sheet(images: Tensor) -> Image.Image:
-    """A line with the images, uint8 [B, 3, H, W], and one with them under each operation."""
+    """A row with the images, uint8 [B, 3, H, W], and one after each operation."""
     generator = torch.Generator().manual_seed(0)
-    rows = {"as they are": images}
+    rows = {"original": images}
     rows |= {name: show(operation, images, generator) for name, operation in offered().items()}
     step = ENLARGED + MARGIN
     sheet = Image.new("RGB", (TEXT + step * len(images), step * len(rows)), "white")
@@ -62,15 +62,13 @@ def contact_sheet(images: Tensor) -> Image.Image:
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the figure."""
     parser = argparse.ArgumentParser(prog="python -m data.augmentation", description=__doc__.partition("\n")[0])
-    parser.add_argument("sheet", type=Path, help="the PNG to write, which must not be there yet")
-    parser.add_argument("images", nargs="*", type=Path, metavar="image", help="what to show, squeezed to 32x32 pixels")
+    parser.add_argument("sheet", type=Path, help="PNG file to write; must not exist")
+    parser.add_argument("images", nargs="*", type=Path, metavar="image", help="image to show, resized to 32x32 pixels")
     arguments = parser.parse_args()
     if arguments.sheet.suffix != ".png" or arguments.sheet.exists() or not arguments.sheet.parent.is_dir():
-        parser.error(
-            f"{arguments.sheet}: the sheet is to be a new file that ends in .png, in a directory that there is"
-        )
+        parser.error(f"{arguments.sheet}: must be a new .png file in an existing directory")
     try:
         pixels = np.stack([read_image(file, SIZE) for file in arguments.images]) if arguments.images else None
     except DataError as error:
@@ -80,7 +78,7 @@ def main() -> None:
     else:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     contact_sheet(images).save(arguments.sheet, optimize=True)
-    print(f"picture: {arguments.sheet}")
+    print(f"figure: {arguments.sheet}")
 
 
 if __name__ == "__main__":

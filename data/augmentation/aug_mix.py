@@ -1,9 +1,9 @@
-"""AugMix: a weighted mean of the image and of several short chains of operations.
+"""AugMix: a weighted mean of the image and several short chains of operations on it.
 
 Hendrycks, Mu, Cubuk, Zoph, Gilmer and Lakshminarayanan, "AugMix: A Simple Data Processing Method to
 Improve Robustness and Uncertainty", ICLR 2020, arXiv 1912.02781, algorithm 1. Operations, magnitudes and mixing are
-those of torchvision.transforms.AugMix, with the paper's alpha = 1. The paper's second part, the
-Jensen-Shannon loss between three versions of an image, belongs to the training step and is not here.
+those of torchvision.transforms.AugMix, with the paper's alpha = 1. The
+paper's Jensen-Shannon loss between three versions of an image is not implemented.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from data.augmentation import Operation
 from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 
 LEVELS = 10
-# The paper leaves out what the test images of CIFAR-10-C are corrupted with: brightness, color, contrast, sharpness.
+# The paper omits the corruptions of CIFAR-10-C: brightness, color, contrast, sharpness.
 KINDS = torch.tensor(
     [
         Kind.SHEAR_X,
@@ -32,7 +32,7 @@ KINDS = torch.tensor(
 
 
 def space(height: int, width: int) -> tuple[tuple[Kind, float, float], ...]:
-    """Operation, first and last magnitude; auto-contrast and equalize have none."""
+    """(operation, first magnitude, last magnitude); auto-contrast and equalize have none."""
     return (
         (Kind.SHEAR_X, 0.0, 0.3),
         (Kind.SHEAR_Y, 0.0, 0.3),
@@ -55,11 +55,11 @@ class AugMix(Operation):
 
     @property
     def draws(self) -> int:
-        """The share of the original; a weight and a length for each chain; three numbers for each operation."""
+        """The weight of the original; a weight and a length for each chain; three numbers for each operation."""
         return 1 + self.chains * (2 + 3 * self.depth)
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """The shares, and behind them the operations: [B, 1 + chains + chains * depth * 2]."""
+        """The weights, then the operations: [B, 1 + chains + chains * depth * 2]."""
         shares, kinds, sizes = self.drawn(uniform, *shape[1:])
         return torch.cat([shares.T, as_params(kinds.flatten(0, 1), sizes.flatten(0, 1)).flatten(1)], dim=1)
 
@@ -72,15 +72,15 @@ class AugMix(Operation):
         return mixed.to(torch.uint8)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What numbers [B, draws] make of images.
+        """Weights and operations from random numbers [B, draws].
 
-        Shares of the original and of each chain, float32 [1 + chains, B]; kinds int64 and magnitudes
-        float32 of the operations, [chains, depth, B], identities where a chain has ended.
+        Weights of the original and of each chain, float32 [1 + chains, B]; kinds int64 and magnitudes
+        float32 of the operations, [chains, depth, B]; identities after the end of a chain.
         """
         chains, depth = self.chains, self.depth
         original, weight, length, *numbers = uniform.T.split([1, chains, chains] + 3 * [chains * depth])
-        # Beta(1, 1) is uniform; normalised exponential numbers have the distribution Dirichlet(1, ..., 1).
-        weight = (-torch.log1p(-weight)).clamp(min=torch.finfo(weight.dtype).tiny)  # a single chain may draw 0: 0 / 0
+        # Beta(1, 1) is uniform; normalised exponential random numbers are Dirichlet(1, ..., 1).
+        weight = (-torch.log1p(-weight)).clamp(min=torch.finfo(weight.dtype).tiny)  # avoids 0 / 0 with a single chain
         shares = torch.cat([original, (1 - original) * weight / weight.sum(0)])
 
         which, level, direction = (part.unflatten(0, (chains, depth)) for part in numbers)

@@ -14,7 +14,7 @@ from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitu
 from data.augmentation.rand_augment import space
 
 LEVELS = 10
-# The policy: 25 pairs of (operation, probability, level); the paper's levels of operations without any are left out.
+# The policy: 25 pairs of (operation, probability, level); operations without a magnitude have level 0.
 PAIRS = (
     (("INVERT", 0.1, 0), ("CONTRAST", 0.2, 6)),
     (("ROTATE", 0.7, 2), ("TRANSLATE_X", 0.3, 9)),
@@ -49,7 +49,7 @@ CHOSEN_LEVELS = torch.tensor([[level for _, _, level in pair] for pair in PAIRS]
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAugment(Operation):
-    """A pair, drawn evenly, of which each operation happens with its own probability, in a random direction."""
+    """A random pair of operations, each applied with its own probability and a random sign."""
 
     place = "policy"
     draws = 5
@@ -61,7 +61,7 @@ class AutoAugment(Operation):
         return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """What numbers [B, 5] make of images: kinds int64 [2, B], magnitudes float32 [2, B]."""
+        """Operations from random numbers [B, 5]: kinds int64 [2, B], magnitudes float32 [2, B]."""
         policy = (KINDS, PROBABILITIES, magnitudes(space(height, width), LEVELS)[KINDS, CHOSEN_LEVELS])
         pair = (uniform[:, 0] * len(PAIRS)).long()
         kind, probability, magnitude = (table.to(uniform.device)[pair].T for table in policy)

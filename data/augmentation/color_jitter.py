@@ -1,8 +1,8 @@
-"""Colour jitter: brightness, contrast, saturation and hue of each image changed by random factors.
+"""Colour jitter: random changes of brightness, contrast, saturation and hue.
 
 Howard, "Some Improvements on Deep Convolutional Neural Network Based Image Classification", 2013, arXiv
-1312.5402, sec. 2. Factors and arithmetic are those of torchvision.transforms.ColorJitter, the order is
-that of the names: torchvision draws another one for each image.
+1312.5402, sec. 2. Factors and arithmetic are those of torchvision.transforms.ColorJitter, but the order is
+fixed, as in the title; torchvision draws a random order.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.augmentation.operations import grey_version
 
 @dataclass(frozen=True, kw_only=True)
 class ColorJitter(Operation):
-    """Factors between 1 - amount and 1 + amount, none below 0; `hue` in turns of the colour circle, to either side."""
+    """Factors are drawn from [max(0, 1 - amount), 1 + amount]; `hue` is the maximum rotation, in turns."""
 
     brightness: float
     contrast: float
@@ -41,19 +41,19 @@ class ColorJitter(Operation):
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """`factor` times the images and 1 - factor times something else, cut off: uint8 [B, C, H, W] -> the same."""
+    """`factor` * images + (1 - factor) * other, clamped: uint8 [B, C, H, W] -> the same."""
     return (images * factor).addcmul_(other, 1 - factor).clamp_(0, 255).to(torch.uint8)
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Colours turned about the circle red, green, blue; value and saturation stay.
+    """Rotate the hue; value and saturation do not change.
 
     images: uint8 [B, 3, H, W]; turns: float32 [B, 1, 1, 1], between -0.5 and 0.5 -> uint8 [B, 3, H, W].
     """
     red, green, blue = images.float().split(1, dim=1)
     value, lowest = images.amax(1, keepdim=True).float(), images.amin(1, keepdim=True).float()
     chroma = value - lowest
-    # The place on the circle, in sixths of it: about the strongest channel's, by the difference of the others.
+    # The hue in sixths of a turn, as in the conversion from RGB to HSV.
     divisor = chroma.clamp(min=1)
     sector = torch.where(
         red == value,
@@ -61,7 +61,7 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
         torch.where(green == value, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
     sector = sector + 6 * turns
-    # Each channel falls from value to lowest and rises again over the circle; these are where red, green, blue begin.
+    # Conversion from HSV to RGB; the offsets 5, 3, 1 are those of red, green and blue.
     begin = torch.arange(5, 0, -2, device=images.device)[:, None, None]
     away = (sector + begin) % 6
     pixels = value - chroma * torch.minimum(away, 4 - away).clamp_(0, 1)

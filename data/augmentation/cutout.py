@@ -1,7 +1,7 @@
-"""Cutout: a square of the image is painted over with the mean colour.
+"""Cutout: a square of the image is replaced by the mean colour.
 
 DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
-arXiv 1708.04552, sec. 3.2: its centre is any pixel, so that part of the square may lie outside.
+arXiv 1708.04552, sec. 3.2: its centre is any pixel, so that part of the square may be outside.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from data.rectangle import interval, rectangle
 
 @dataclass(frozen=True, kw_only=True)
 class Cutout(Operation):
-    """A square of `length` pixels about a random pixel becomes 0, the mean colour of normalised images."""
+    """Set a square of `length` pixels around a random pixel to 0, the mean colour of normalised images."""
 
     length: int
     place = "normalised"
     draws = 2
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """1 for the rows and columns that the square hides: float32 [B, H + W]."""
+        """1 for the rows and columns of the square: float32 [B, H + W]."""
         return torch.cat([self.hidden(place, size) for place, size in zip(uniform.T, shape[1:], strict=True)], dim=1)
 
     def hidden(self, uniform: Tensor, size: int) -> Tensor:
-        """1 for those of `size` pixels in the square, whose centre is at `uniform` [B] of them: float32 [B, size]."""
+        """1 for the rows or columns of the square, whose centre is at uniform * size: float32 [B, size]."""
         first = (uniform * size).long() - self.length // 2
         return interval(first, self.length, size).to(uniform.dtype)
 

@@ -1,8 +1,8 @@
-"""Colours shifted along the principal components of the training images' colours.
+"""PCA colour augmentation: shift colours along the principal components of the training images' colours.
 
 Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
-NeurIPS 2012, sec. 4.1: to every pixel of an image the same multiples of the eigenvectors of the
-covariance of the pixels' colours, each times its eigenvalue and a normal random number.
+NeurIPS 2012, sec. 4.1: add to every pixel of an image the eigenvectors of the colour covariance, each
+multiplied by its eigenvalue and a normal random number.
 """
 
 import math
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from data.augmentation import Operation
 
-CHUNK = 1000  # images whose pixels are looked at together
+CHUNK = 1000  # images whose pixels are processed at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class PCAColor(Operation):
-    """A shift of normal length with the standard deviation `strength`, in units of each eigenvalue.
+    """A normally distributed shift with standard deviation `strength`, in units of each eigenvalue.
 
-    Colours count from 0 to 1 in the covariance, the scale on which the paper's 0.1 is a shift of a
-    few per cent. `axes` are the eigenvectors times their eigenvalues as rows, in grey levels, known
-    once the training images are.
+    The covariance is of colours from 0 to 1, so that the paper's 0.1 is a shift of a few per cent. The
+    rows of `axes` are eigenvectors times their eigenvalues, in grey levels; `prepared` sets them.
     """
 
     strength: float
@@ -35,9 +34,9 @@ class PCAColor(Operation):
         return replace(self, axes=(255 * eigenvalues * eigenvectors).T.float())
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """What is added to each channel: [B, C]."""
+        """The shift of each channel: [B, C]."""
         axes = self.axes.to(uniform.device)
-        # Half a step away from -1, where the inverse is infinite, as the largest number is from 1.
+        # erfinv is infinite at -1; the upper end is below 1 already.
         symmetric = (2 * uniform[:, : len(axes)] - 1).clamp(min=2**-23 - 1)
         normal = torch.erfinv(symmetric) * (self.strength * math.sqrt(2))
         return normal @ axes

@@ -1,8 +1,8 @@
-"""RandAugment: a few operations an image, one after the other, all of the same magnitude.
+"""RandAugment: a few random operations per image in sequence, all of the same magnitude.
 
 Cubuk, Zoph, Shlens and Le, "RandAugment: Practical Automated Data Augmentation with a Reduced Search
-Space", NeurIPS 2020, arXiv 1909.13719, sec. 3. The same as torchvision.transforms.RandAugment, also in
-its scale, on which 30 is the largest magnitude.
+Space", NeurIPS 2020, arXiv 1909.13719, sec. 3. The same as torchvision.transforms.RandAugment, with
+magnitudes from 0 to 30.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LEVELS = 31
 
 
 def space(height: int, width: int) -> tuple[tuple[Kind, float, float], ...]:
-    """Operation, first and last magnitude; identity, auto-contrast, equalize and invert have none."""
+    """(operation, first magnitude, last magnitude); identity, auto-contrast, equalize and invert have none."""
     return (
         (Kind.SHEAR_X, 0.0, 0.3),
         (Kind.SHEAR_Y, 0.0, 0.3),
@@ -35,7 +35,7 @@ def space(height: int, width: int) -> tuple[tuple[Kind, float, float], ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RandAugment(Operation):
-    """`operations` draws out of all operations but invert, each at `magnitude` (0 to 30) in a random direction."""
+    """`operations` random operations, all but invert, each with `magnitude` (0 to 30) and a random sign."""
 
     operations: int
     magnitude: int
@@ -52,7 +52,7 @@ class RandAugment(Operation):
         return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """What numbers [B, draws] make of images: kinds int64 [operations, B], magnitudes float32 [operations, B]."""
+        """Operations from random numbers [B, draws]: kinds int64 and magnitudes float32, both [operations, B]."""
         which, direction = uniform.T.split(self.operations)
         kind = (which * Kind.INVERT).long()
         table = magnitudes(space(height, width), LEVELS)[:, self.magnitude].to(uniform.device)

@@ -1,8 +1,8 @@
-"""Random erasing: a rectangle of random area and proportions is painted over.
+"""Random erasing: a rectangle of random area and aspect ratio is replaced.
 
 Zhong, Zheng, Kang, Li and Yang, "Random Erasing Data Augmentation", AAAI 2020, arXiv 1708.04896, algorithm 1 and
-sec. 4.1. Drawn as in torchvision.transforms.RandomErasing: proportions evenly on a logarithmic scale (the paper:
-evenly), a rectangle that does not fit is drawn again, and after ten failures the image stays whole.
+sec. 4.1. Drawn as in torchvision.transforms.RandomErasing: the aspect ratio is log-uniform (in the paper, uniform),
+a rectangle that does not fit is drawn again, and after ten failures the image is not erased.
 """
 
 import math
@@ -21,10 +21,10 @@ WINDOWS = 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing(Operation):
-    """With `probability`, a rectangle of `smallest` to `largest` times the image's area is filled.
+    """With `probability`, replace a rectangle of `smallest` to `largest` times the image's area.
 
-    Height by width is between `aspect` and its inverse. fill: "mean" is 0, the mean colour of normalised
-    images; "noise" is a normal random number for each pixel and channel.
+    Height / width is between `aspect` and its inverse. fill: "mean" is 0, the mean colour of normalised
+    images; "noise" is a normal random number per pixel and channel.
     """
 
     probability: float
@@ -37,10 +37,10 @@ class RandomErasing(Operation):
 
     def __post_init__(self) -> None:
         if self.smallest > self.largest:
-            raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
+            raise ValueError(f"smallest={self.smallest} is greater than largest={self.largest}")
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """1 for the rows and columns to fill, and where in the table of noise an image's begins: [B, H + W + 1]."""
+        """1 for the rows and columns to fill, and the image's offset in the table of noise: [B, H + W + 1]."""
         return torch.cat([self.erased(uniform, *shape[1:]), (uniform[:, 3:4] * WINDOWS).floor()], dim=1)
 
     def transform(self, images: Tensor, params: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class RandomErasing(Operation):
         return images.lerp(noise_table(size, images.device)[window].view(images.shape), erased)
 
     def erased(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """1 for the rows and columns to fill, from numbers [B, draws]: float32 [B, H + W]."""
+        """1 for the rows and columns to fill, from random numbers [B, draws]: float32 [B, H + W]."""
         happens, top, left, _ = uniform[:, :4].unbind(1)
         area, proportion = uniform[:, 4:].split(ATTEMPTS, dim=1)  # [B, attempts]
         area = height * width * (self.smallest + area * (self.largest - self.smallest))
@@ -69,5 +69,5 @@ class RandomErasing(Operation):
 
 @lru_cache
 def noise_table(size: int, device: torch.device) -> Tensor:
-    """Normal random numbers in which each of 65,536 windows of `size` is another image's worth of noise."""
+    """Normal random numbers; each of its 65,536 windows of `size` values is the noise of an image."""
     return torch.randn(WINDOWS + size, generator=torch.Generator().manual_seed(0)).to(device)

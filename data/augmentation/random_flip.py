@@ -1,4 +1,4 @@
-"""Random mirror images, left to right. The same as torchvision.transforms.RandomHorizontalFlip(p).
+"""Random horizontal flips. The same as torchvision.transforms.RandomHorizontalFlip(p).
 
 Alternating: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, sec. 3.6.
 """
@@ -13,10 +13,10 @@ from data.augmentation import Operation
 
 @dataclass(frozen=True)
 class RandomFlip(Operation):
-    """Mirror an image with the given probability.
+    """Flip an image horizontally with the given probability.
 
-    Where it is `alternating`, an image that was mirrored in one epoch is not in the next, and the other way about,
-    so that any two epochs show both sides of every image. Raises ValueError for any probability but one half with that.
+    If `alternating`, an image is flipped in every other epoch, so that two consecutive epochs show both versions of
+    every image; raises ValueError unless the probability is then 0.5.
     """
 
     probability: float
@@ -26,12 +26,12 @@ class RandomFlip(Operation):
 
     def __post_init__(self) -> None:
         if self.alternating and self.probability != 0.5:
-            raise ValueError(f"probability={self.probability:g}: with alternating=true it is 0.5")
+            raise ValueError(f"probability={self.probability:g}: with alternating=true it must be 0.5")
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """All bits 1 for an image that is mirrored, else 0: uint8 [B, 1, 1, 1]."""
+        """255 (all bits 1) for an image to flip, else 0: uint8 [B, 1, 1, 1]."""
         return 255 * (uniform < self.probability).byte()[:, :, None, None]
 
-    def transform(self, images: Tensor, mirrored: Tensor) -> Tensor:
-        # An image with the bits changed in which it differs from its mirror image: torch.where is slow on bytes.
-        return images.flip(3).bitwise_xor_(images).bitwise_and_(mirrored).bitwise_xor_(images)
+    def transform(self, images: Tensor, flipped: Tensor) -> Tensor:
+        # Selects by XOR with the differing bits: torch.where is slow on bytes.
+        return images.flip(3).bitwise_xor_(images).bitwise_and_(flipped).bitwise_xor_(images)

@@ -1,7 +1,7 @@
-"""Scale jittering: the image is enlarged by a random factor, and a part of the old size is cut out.
+"""Scale jittering: the image is enlarged by a random factor and cropped to the original size.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", 2014,
-arXiv 1409.1556, sec. 3.1 ("multi-scale training"): there to 256 to 512 pixels for parts of 224.
+arXiv 1409.1556, sec. 3.1 ("multi-scale training"): there to 256 to 512 pixels, with crops of 224.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from data.augmentation import Operation
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleJitter(Operation):
-    """Enlarge by `smallest` to `largest`, to whole pixels, bilinearly; cut out the old size at a random place."""
+    """Enlarge by a factor from `smallest` to `largest` (bilinear), and crop to the original size at random."""
 
     smallest: float
     largest: float
@@ -24,10 +24,10 @@ class ScaleJitter(Operation):
 
     def __post_init__(self) -> None:
         if self.smallest > self.largest:
-            raise ValueError(f"smallest={self.smallest} is more than largest={self.largest}")
+            raise ValueError(f"smallest={self.smallest} is greater than largest={self.largest}")
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
-        """Where the rows and columns of the part lie in the image, as `source` says it: float32 [B, H + W]."""
+        """The source coordinates of the rows and columns of the crop (see `source`): float32 [B, H + W]."""
         factor, *places = uniform.T
         factor = self.smallest + factor * (self.largest - self.smallest)
         return torch.cat([source(factor, place, size) for place, size in zip(places, shape[1:], strict=True)], dim=1)
@@ -40,7 +40,7 @@ class ScaleJitter(Operation):
 
 
 def source(factor: Tensor, place: Tensor, size: int) -> Tensor:
-    """Where the `size` pixels of the part lie in the image, from -1 to 1 as F.grid_sample has it.
+    """The coordinates of the crop's pixels in the image, from -1 to 1 as in F.grid_sample.
 
     factor, place (0 to 1): float32 [B] -> float32 [B, size].
     """

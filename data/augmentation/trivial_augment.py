@@ -1,4 +1,4 @@
-"""TrivialAugment: one operation an image, and a magnitude, both drawn evenly.
+"""TrivialAugment: one operation per image and its magnitude, both drawn uniformly.
 
 Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021,
 arXiv 2103.10158, algorithm 1 with the wide space of table 1. The same as torchvision.transforms.TrivialAugmentWide().
@@ -13,7 +13,7 @@ from data.augmentation import Operation
 from data.augmentation.operations import Kind, apply_in_turn, as_params, magnitudes, with_sign
 
 LEVELS = 31
-SPACE = (  # operation, first and last magnitude; identity, auto-contrast and equalize have none
+SPACE = (  # (operation, first magnitude, last magnitude); identity, auto-contrast and equalize have none
     (Kind.SHEAR_X, 0.0, 0.99),
     (Kind.SHEAR_Y, 0.0, 0.99),
     (Kind.TRANSLATE_X, 0.0, 32.0),
@@ -30,7 +30,7 @@ SPACE = (  # operation, first and last magnitude; identity, auto-contrast and eq
 
 @dataclass(frozen=True, kw_only=True)
 class TrivialAugment(Operation):
-    """All operations but invert, each at one of 31 magnitudes, in both directions. There is nothing to choose."""
+    """One of all operations but invert, with one of 31 magnitudes and a random sign. There are no settings."""
 
     place = "policy"
     draws = 3
@@ -42,7 +42,7 @@ class TrivialAugment(Operation):
         return apply_in_turn(images, params)
 
     def drawn(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """What uniform numbers [B, 3] make of each image: kinds int64 [1, B], magnitudes float32 [1, B]."""
+        """Operations from random numbers [B, 3]: kinds int64 [1, B], magnitudes float32 [1, B]."""
         which, level, direction = uniform.T.split(1)
         kind = (which * Kind.INVERT).long()
         magnitude = magnitudes(SPACE, LEVELS).to(uniform.device)[kind, (level * LEVELS).long()]

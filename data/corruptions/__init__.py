@@ -1,13 +1,13 @@
 """The 15 corruptions of CIFAR-10-C at five severities each, computed from the images themselves.
 
 Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations", arXiv
-1903.12261. What each corruption is, and its constants for images of 32x32 pixels, are those of the authors' script
-make_cifar_c.py (https://github.com/hendrycks/robustness), by which they made the published files. The random numbers
-are others, and where a docstring says so is the definition: figures are not those on the published files, which
+1903.12261. Corruptions and their constants for 32x32 pixels follow the authors' script make_cifar_c.py
+(https://github.com/hendrycks/robustness), which created the published files. Random numbers differ, as do the
+corruptions whose docstring says so: results are not comparable with those on the published files, which
 data/corruptions/published.py reads.
 
-A corruption is a function of images uint8 [N, C, H, W] with one channel or three in main memory, the severity from 1
-to 5 and the generator of its random numbers; what it returns is of the same type and shape.
+A corruption is a function of images uint8 [N, C, H, W] (on the CPU, one or three channels), a severity from 1 to 5 and
+a random generator; it returns images of the same type and shape.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ from data.loader import mixed_seed
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 SEVERITIES = (1, 2, 3, 4, 5)
-AT_ONCE = 500  # images: what a corruption needs in between then stays in the processor's caches
+AT_ONCE = 500  # images: intermediate results then fit in the CPU's caches
 
-# By the names of the published files, in the order of the paper's tables.
+# Named as the published files, in the order of the paper's tables.
 CORRUPTIONS: Mapping[str, Corruption] = {
     corruption.__name__: corruption
     for corruption in (
@@ -39,6 +39,6 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupted(images: Tensor, name: str, severity: int) -> Tensor:
-    """Images uint8 [N, C, H, W] with a corruption; the random numbers depend on its name, severity and N alone."""
+    """Images uint8 [N, C, H, W] with a corruption; random numbers depend only on its name, the severity and N."""
     generator = torch.Generator().manual_seed(mixed_seed(list(CORRUPTIONS).index(name), severity))
     return torch.cat([CORRUPTIONS[name](some, severity, generator) for some in images.split(AT_ONCE)])

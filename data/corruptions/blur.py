@@ -1,4 +1,4 @@
-"""Blur: out of focus, through frosted glass, of a moving camera, of one that comes nearer."""
+"""Blur: defocus, frosted glass, motion and zoom."""
 
 import math
 
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from data.corruptions.pixels import along_both, as_bytes, as_numbers, gaussian
 
-FAINT = 1e-5  # of the light: steps of a movement that leave less of it are not taken
+FAINT = 1e-5  # weight below which steps of a motion blur are skipped
 
 
 def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """The mean over a disk of 0.3 to 1.5 pixels' radius, softened by a gaussian over 3x3; mirrored at the border.
+    """The mean over a disk with a radius of 0.3 to 1.5 pixels, smoothed by a 3x3 gaussian; reflection padding.
 
-    A disk has the pixels whose middle lies in it, so that up to severity 3 it is one, and the gaussian all there is.
+    A disk contains the pixels whose centre is in it: up to severity 3 that is one pixel, and only the gaussian blurs.
     """
     radius, softness = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[severity - 1]
     steps = torch.arange(-2, 3)
@@ -32,10 +32,9 @@ def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> T
 def glass_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     """A gaussian of 0.05 to 0.4 pixels, pixels displaced once or twice, and the gaussian again.
 
-    Each pixel from the third row and column on takes the colour of one of four: itself, its left, its upper, and its
-    upper left neighbour. The authors' script, which walks from the last pixel to the first, means to swap the two; but
-    rows of a NumPy array are views, the first half of the swap overwrites what the second reads, and what lies in the
-    published files is such a copy.
+    Each pixel from the third row and column on is replaced by itself or its left, upper, or upper left neighbour. The
+    authors' script is written to swap two pixels; but rows of a NumPy array are views, so that the first assignment
+    overwrites what the second reads, and the published files contain copies.
     """
     sigma, times = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     count, channels, height, width = images.shape
@@ -50,9 +49,9 @@ def glass_blur(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 
 
 def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """A movement over up to 12 to 18 pixels in a direction within 45 degrees of the horizontal.
+    """A motion of up to 12 to 18 pixels in a direction within 45 degrees of the horizontal.
 
-    `streaked` is what stands here for ImageMagick's function, by which the authors made it.
+    The authors use ImageMagick; here `streaked` replaces it.
     """
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
     degrees = 90 * torch.rand(len(images), generator=generator) - 45
@@ -60,8 +59,8 @@ def motion_blur(images: Tensor, severity: int, generator: torch.Generator) -> Te
 
 
 def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """The mean of the image and of all its enlargements by 1.00, 1.01, ... up to 1.06 at severity 1, 1.25 at 5."""
-    factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)  # the ends are those of the script
+    """The mean of the image and its enlargements by 1.00, 1.01, ... up to 1.06 at severity 1, 1.25 at severity 5."""
+    factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)  # as in the authors' script
     numbers = as_numbers(images)
     total = numbers.clone()
     for factor in factors:
@@ -70,11 +69,11 @@ def zoom_blur(images: Tensor, severity: int, generator: torch.Generator) -> Tens
 
 
 def streaked(numbers: Tensor, *, radius: int, sigma: float, degrees: Tensor) -> Tensor:
-    """float32 [N, C, H, W] along lines that begin at each pixel, in a direction of its own in each image.
+    """Blur float32 [N, C, H, W] along a line from each pixel, with a direction per image.
 
-    Step i of 0 to 2 `radius` goes to the pixel that lies nearest to i pixels in that direction, and weighs as much as
-    a gaussian of `sigma` at i; the outermost pixels go on beyond the border. So does the package imagecorruptions
-    (Michaelis et al. 2019, arXiv 1907.07484), which computes ImageNet-C without ImageMagick.
+    Step i from 0 to 2 `radius` takes the nearest pixel at distance i in that direction, with the weight of a gaussian
+    of `sigma` at i; border pixels are replicated. The same as in the package imagecorruptions (Michaelis et al. 2019,
+    arXiv 1907.07484), which computes ImageNet-C without ImageMagick.
     """
     count, channels, height, width = numbers.shape
     steps = torch.arange(2 * radius + 1)
@@ -93,12 +92,12 @@ def streaked(numbers: Tensor, *, radius: int, sigma: float, degrees: Tensor) -> 
 
 
 def zoomed(numbers: Tensor, factor: float) -> Tensor:
-    """The middle of float32 [N, C, H, W], enlarged by linear interpolation to the whole."""
+    """The centre of images float32 [N, C, H, W], enlarged by linear interpolation to the full size."""
     return along_both(numbers, *(zooming(size, factor) for size in numbers.shape[2:]))
 
 
 def zooming(size: int, factor: float) -> np.ndarray:
-    """What that does along an axis, as a matrix [size, size]: scipy.ndimage.zoom of the middle, trimmed to `size`."""
+    """The matrix [size, size] of `zoomed` along an axis: scipy.ndimage.zoom of the centre, trimmed to `size`."""
     middle = math.ceil(size / factor)
     first = (size - middle) // 2
     larger = zoom(np.eye(size)[first : first + middle], (factor, 1), order=1)

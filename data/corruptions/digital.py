@@ -1,4 +1,4 @@
-"""What processing does to images: contrast, elastic deformation, large pixels, JPEG."""
+"""Digital corruptions: contrast, elastic deformation, pixelation, JPEG."""
 
 import io
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from data.corruptions.pixels import as_bytes, as_numbers, gaussian, looked_up
 
 
 def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Nearer to the mean, m + c (x - m), with c from 0.75 down to 0.15 and each channel's mean m over the image."""
+    """Reduced contrast, m + c (x - m), with c from 0.75 down to 0.15 and the mean m of each channel of the image."""
     kept = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     numbers = as_numbers(images)
     mean = numbers.mean((2, 3), keepdim=True)
@@ -20,12 +20,11 @@ def contrast(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 
 
 def elastic_transform(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """An affine map, then displacements that vary smoothly from pixel to pixel; linear interpolation, mirrored border.
+    """An affine map, then a smooth displacement field; linear interpolation, reflection padding.
 
-    The affine map takes three points, at two thirds of the image, each to a place beside it, up to 0.03 to 0.08 of the
-    side away. A displacement is uniform noise between -1 and 1, smoothed by a gaussian and multiplied. Constants are in
-    sides of the image. Severity 1 has no displacements, and from 2 on what one constant adds another takes away: the
-    severities do not rise as steadily as in other corruptions.
+    The affine map moves three points by up to 0.03 to 0.08 of the image's side. The displacements are uniform noise
+    between -1 and 1, smoothed by a gaussian and scaled. Constants are relative to the side. Severity 1 has no
+    displacements, and some constants decrease with severity: the effect is less monotonic than in other corruptions.
     """
     amplitude, sigma, moved = (
         (0, 0, 0.08),
@@ -39,7 +38,7 @@ def elastic_transform(images: Tensor, severity: int, generator: torch.Generator)
     x, y, third = width // 2, height // 2, side // 3
     points = torch.tensor([[x + third, y + third], [x + third, y - third], [x - third, y - third]]).float()
     taken_to = points + side * moved * (2 * torch.rand(count, 3, 2, generator=generator) - 1)
-    # Each pixel shows what the inverse map has in its place.
+    # Each pixel is looked up at its position under the inverse map.
     inverse = torch.linalg.solve(torch.cat([taken_to, torch.ones(count, 3, 1)], 2), points.expand(count, 3, 2))
     down, across = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
     places = torch.stack([across, down, torch.ones_like(down)], 2).view(1, -1, 3) @ inverse
@@ -52,7 +51,7 @@ def elastic_transform(images: Tensor, severity: int, generator: torch.Generator)
 
 
 def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Resized to 0.95 down to 0.65 of the side and back, by the mean over the box that a pixel covers."""
+    """Resized to 0.95 down to 0.65 of the side and back, with box filtering."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
 
     def pixelated(image: Image.Image) -> Image.Image:
@@ -63,7 +62,7 @@ def pixelate(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 
 
 def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Through a JPEG file of quality 80 down to 40."""
+    """JPEG compression with quality 80 down to 40."""
     quality = (80, 65, 58, 50, 40)[severity - 1]
 
     def compressed(image: Image.Image) -> Image.Image:
@@ -75,7 +74,7 @@ def jpeg_compression(images: Tensor, severity: int, generator: torch.Generator) 
 
 
 def each(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """What Pillow makes of each image by itself."""
+    """Apply a function of a Pillow image to each image."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     pixels = pixels.squeeze(3) if images.shape[1] == 1 else pixels
     changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in pixels])

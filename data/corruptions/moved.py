@@ -1,4 +1,4 @@
-"""Images moved and turned by a little; what comes in at the border is their mirror image."""
+"""Small translations and rotations, with reflection padding."""
 
 import math
 
@@ -9,14 +9,14 @@ from data.corruptions.pixels import as_numbers, looked_up
 
 
 def translated(images: Tensor, pixels: int) -> Tensor:
-    """uint8 [N, C, H, W] moved so many pixels to the right, fewer than W; negative: to the left."""
+    """Shift uint8 [N, C, H, W] by fewer than W pixels to the right; negative: to the left."""
     last = images.shape[3] - 1
     source = (torch.arange(last + 1) - pixels).abs()
     return images[..., last - (last - source).abs()]
 
 
 def rotated(images: Tensor, degrees: float) -> Tensor:
-    """uint8 [N, C, H, W] turned about the middle, counter-clockwise, by linear interpolation and rounded."""
+    """Rotate uint8 [N, C, H, W] about the centre, counter-clockwise, with linear interpolation."""
     count, _, height, width = images.shape
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     down, across = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")

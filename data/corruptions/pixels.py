@@ -1,4 +1,4 @@
-"""What several corruptions do with pixels: to numbers and back, smoothing, looking between them."""
+"""Shared by several corruptions: conversion to float and back, smoothing, interpolation."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
-ROUNDING = 1e-3  # of 255: what errors of float32 may take from a whole number
+ROUNDING = 1e-3  # of 255: tolerance for float32 rounding errors below a whole number
 
 
 def as_numbers(images: Tensor) -> Tensor:
@@ -15,19 +15,19 @@ def as_numbers(images: Tensor) -> Tensor:
 
 
 def as_bytes(numbers: Tensor) -> Tensor:
-    """Numbers between 0 and 1, clipped to that, to uint8; what is behind the point falls away, as in the authors'."""
+    """float32, clipped to [0, 1], to uint8; truncates, as in the authors' code."""
     return (255 * numbers + ROUNDING).clamp_(0, 255).to(torch.uint8)
 
 
 def along_both(images: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-    """A linear filter whose matrices [H, H] and [W, W] act on rows and on columns; float32 [N, C, H, W]."""
+    """Apply a separable linear filter, given as matrices [H, H] and [W, W], to images float32 [N, C, H, W]."""
     across = images @ torch.from_numpy(columns).float().T
-    # Transposed, so that it is one large product: many small ones take twice the time.
+    # Transposed, so that it is one large matrix product: many small ones take twice the time.
     return (across.transpose(2, 3) @ torch.from_numpy(rows).float().T).transpose(2, 3)
 
 
 def gaussian(images: Tensor, sigma: float, *, mode: str, truncate: float) -> Tensor:
-    """Images smoothed with a gaussian as scipy.ndimage does it, whose `mode` says what lies beyond the border."""
+    """Gaussian smoothing as in scipy.ndimage, whose `mode` is the padding."""
     height, width = (
         gaussian_filter1d(np.eye(size), sigma, axis=0, mode=mode, truncate=truncate) for size in images.shape[2:]
     )
@@ -35,10 +35,10 @@ def gaussian(images: Tensor, sigma: float, *, mode: str, truncate: float) -> Ten
 
 
 def looked_up(images: Tensor, x: Tensor, y: Tensor, *, edge_twice: bool) -> Tensor:
-    """Images float32 [N, C, H, W] at the places `x` and `y`, [N, H, W] in pixels, linearly between four of them.
+    """Images float32 [N, C, H, W] at the positions `x`, `y` [N, H, W] in pixels, with bilinear interpolation.
 
-    Beyond its border an image is mirrored there: at the middle of the outermost pixels, or at their outer edge, so
-    that they are seen twice.
+    Reflection padding is at the centre of the border pixels or, with `edge_twice`, at their outer edge, which repeats
+    them.
     """
     height, width = images.shape[2:]
     if edge_twice:

@@ -1,8 +1,8 @@
-"""The published test sets beside CIFAR's own: CIFAR-10-C and CIFAR-100-C, and CIFAR-10.1.
+"""Published test sets for CIFAR: CIFAR-10-C, CIFAR-100-C and CIFAR-10.1.
 
 Hendrycks and Dietterich 2019, arXiv 1903.12261, https://zenodo.org/records/2535967 and /3555552: the test images with
-each corruption, severity after severity. Recht et al. 2018, "Do CIFAR-10 classifiers generalize to CIFAR-10?", arXiv
-1806.00451, https://github.com/modestyachts/CIFAR-10.1: 2,000 images found anew as CIFAR-10's were.
+each corruption, ordered by severity. Recht et al. 2018, "Do CIFAR-10 classifiers generalize to CIFAR-10?", arXiv
+1806.00451, https://github.com/modestyachts/CIFAR-10.1: 2,000 new images, collected as CIFAR-10's.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ TEST_IMAGES, SEVERITIES = 10_000, 5
 
 @dataclass(frozen=True)
 class Published:
-    """Files of CIFAR-10-C or CIFAR-100-C, uint8 [50000, 32, 32, 3] by corruption, which stay on the disk until read."""
+    """Files of CIFAR-10-C or CIFAR-100-C, uint8 [50000, 32, 32, 3] by corruption, memory-mapped."""
 
     files: dict[str, np.ndarray]
 
@@ -32,25 +32,25 @@ class Published:
 
 
 def published(root: str, names: Sequence[str], test: Images) -> Published:
-    """The files of these corruptions in a directory, where they are of the `test` images.
+    """The files of these corruptions in a directory, checked against the `test` images.
 
-    Raises DataError that names the file that is missing, is not as it should be, or belongs to other images.
+    Raises DataError, which names the file that is missing, malformed, or of other images.
     """
     place = user_path(root)
     file = place / "labels.npy"
     labels = array(file, (SEVERITIES * TEST_IMAGES,))
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{file} holds {labels.dtype}, no whole numbers")
+        raise DataError(f"{file} holds {labels.dtype}, not integers")
     if tuple(test.images.shape) != (TEST_IMAGES, 3, 32, 32):
         wanted = [TEST_IMAGES, 3, 32, 32]
-        raise DataError(f"{place} is of test images {wanted}, those of the network are {shape(test.images)}")
+        raise DataError(f"{place} is for test images {wanted}, those of the network are {shape(test.images)}")
     if not (labels.reshape(SEVERITIES, TEST_IMAGES) == test.labels.cpu().numpy()).all():
         raise DataError(f"{file} has other labels than the network's test images")
     return Published({name: pictures(place / f"{name}.npy", SEVERITIES * TEST_IMAGES) for name in names})
 
 
 def cifar10_1(root: str) -> Images | None:
-    """CIFAR-10.1 (version 6), if it lies in this directory. Raises DataError for files with something else in them."""
+    """CIFAR-10.1 (version 6), if it is in this directory. Raises DataError for malformed files."""
     data, answers = (user_path(root) / f"cifar10.1_v6_{what}.npy" for what in ("data", "labels"))
     if not (data.exists() or answers.exists()):
         return None
@@ -64,7 +64,7 @@ def cifar10_1(root: str) -> Images | None:
 
 
 def pictures(file: Path, count: int | None = None) -> np.ndarray:
-    """A file of images, uint8 [count, 32, 32, 3], mapped into memory. Raises DataError."""
+    """A file of images, uint8 [count, 32, 32, 3], memory-mapped. Raises DataError."""
     images = array(file, (count, *PIXELS))
     if images.dtype != np.uint8:
         raise DataError(f"{file} holds {images.dtype} in place of uint8")
@@ -72,15 +72,15 @@ def pictures(file: Path, count: int | None = None) -> np.ndarray:
 
 
 def array(file: Path, wanted: tuple[int | None, ...]) -> np.ndarray:
-    """A file of NumPy's of the `wanted` shape, of which None is any number, mapped into memory. Raises DataError."""
+    """A memory-mapped NumPy file of the `wanted` shape, where None is any size. Raises DataError."""
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{file} is missing") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # of many kinds: NumPy trusts what it reads
-        raise DataError(f"{file} is not a file of NumPy's: {error or type(error).__name__}") from None
+    except Exception as error:  # of many types: NumPy does not validate its input
+        raise DataError(f"{file} is not a NumPy file: {error or type(error).__name__}") from None
     if not isinstance(found, np.ndarray):
         found.close()
         raise DataError(f"{file} is an archive of several arrays")
@@ -91,10 +91,10 @@ def array(file: Path, wanted: tuple[int | None, ...]) -> np.ndarray:
 
 
 def same_shape(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    """Whether a shape is the `wanted` one, of which None is any number."""
+    """Whether a shape is the `wanted` one, where None is any size."""
     return len(found) == len(wanted) and all(size in (None, its) for its, size in zip(found, wanted, strict=True))
 
 
 def shape(some: np.ndarray | Tensor) -> str:
-    """A shape as it is written."""
+    """A shape as text."""
     return str(list(some.shape))

@@ -11,17 +11,17 @@ from torch import Tensor
 from data.corruptions.blur import streaked, zoomed
 from data.corruptions.pixels import as_bytes, as_numbers
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue, ITU-R BT.601
 SHEETS = 5  # of ice
 ICE = (0.86, 0.94, 1.0)  # its colour
-FINER, NEEDLE = 4, 3  # how much finer than pixels crystals are drawn, and their width on that grid
+FINER, NEEDLE = 4, 3  # supersampling of ice crystals, and their width in sub-pixels
 
 
 def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Flakes: normal noise, enlarged, cut off below a threshold, streaked; added as it is and turned by 180 degrees.
+    """Flakes: normal noise, enlarged, thresholded, motion-blurred; added both unrotated and rotated by 180 degrees.
 
-    The image itself becomes paler, m x + (1 - m) max(x, 1.5 grey(x) + 0.5). The flakes fall within 45 degrees of the
-    vertical, by what stands for ImageMagick's function in `streaked`.
+    The image itself becomes paler, m x + (1 - m) max(x, 1.5 grey(x) + 0.5). The motion is within 45 degrees of the
+    vertical; `streaked` replaces ImageMagick.
     """
     mean, deviation, factor, threshold, radius, sigma, kept = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
@@ -41,10 +41,10 @@ def snow(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 
 
 def frost(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """The sum a x + b f, where f is a piece of a sheet of ice, cut out at random.
+    """The sum a x + b f, where f is a random crop of an image of ice.
 
-    The authors have five photographs of frosted windows, which are not to be had here: `ice` draws as many sheets in
-    their place. The weights a and b are theirs; the figures are not comparable with those on the published files.
+    The authors use five photographs of frosted windows; `ice` generates five images in their place. The weights a
+    and b are theirs, but results are not comparable with those on the published files.
     """
     kept, added = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
     count, channels, height, width = images.shape
@@ -58,7 +58,7 @@ def frost(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 
 
 def fog(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """(x + c p) m / (m + c), with a cloud p between 0 and 1 (`plasma`) and the image's largest value m."""
+    """(x + c p) m / (m + c), with clouds p between 0 and 1 (`plasma`) and the image's maximum m."""
     thickness, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
     count, _, height, width = images.shape
     clouds = plasma(count, power_of_two(max(height, width)), decay, generator)[:, None, :height, :width]
@@ -68,10 +68,10 @@ def fog(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
 
 
 def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """V + 0.05 to 0.3 in the colour space HSV, at most 1.
+    """Add 0.05 to 0.3 to V in HSV, up to 1.
 
-    V is the largest of the channels, and with hue and saturation kept all of them are in proportion to it; black has
-    no hue and becomes grey.
+    V is the maximum of the channels. With constant hue and saturation all channels are proportional to it; black
+    becomes grey.
     """
     added = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     numbers = as_numbers(images)
@@ -81,24 +81,24 @@ def brightness(images: Tensor, severity: int, generator: torch.Generator) -> Ten
 
 
 def grey(numbers: Tensor) -> Tensor:
-    """float32 [N, C, H, W] in shades of grey, [N, 1, H, W]."""
+    """float32 [N, C, H, W] to greyscale [N, 1, H, W]."""
     if numbers.shape[1] == 1:
         return numbers
     return (numbers * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def power_of_two(size: int) -> int:
-    """The smallest that is not below `size`."""
+    """The smallest power of two that is not below `size`."""
     return 1 << (size - 1).bit_length()
 
 
 def plasma(count: int, side: int, decay: float, generator: torch.Generator) -> Tensor:
     """Clouds float32 [N, side, side] from 0 to 1 by the diamond-square algorithm on a torus; `side` a power of two.
 
-    Fournier, Fussell and Carpenter 1982, "Computer rendering of stochastic models". From a grid of one point on, the
-    middle of each square becomes the mean of its corners, the middle of each edge that of its two ends and of the
-    middles beside it, each plus a random number between -w^2 and w^2: w is 100, and with each halving of the grid
-    `decay` times smaller.
+    Fournier, Fussell and Carpenter 1982, "Computer rendering of stochastic models". Starting from a
+    grid of one point, the centre of each square is the mean of its corners, and the centre of each edge the mean of
+    its ends and the adjacent centres, each plus a random number between -w^2 and w^2. w starts at 100 and is divided
+    by `decay` with each halving of the grid.
     """
     heights = torch.zeros(count, side, side)
     step, wobble = side, 100.0
@@ -121,10 +121,10 @@ def plasma(count: int, side: int, decay: float, generator: torch.Generator) -> T
 
 @lru_cache(maxsize=2 * SHEETS)
 def ice(side: int, number: int) -> Tensor:
-    """A sheet of ice, float32 [side, side] from 0 to 1: a pale cloud crossed by bright needles.
+    """An image of ice, float32 [side, side] from 0 to 1: pale clouds crossed by bright needles.
 
-    The needles lie along the three axes of hexagonal ice, 60 degrees apart and not quite exactly, each with a length
-    and a brightness of its own, most of them faint. The same sheet always has the same `number`.
+    The needles are roughly along the three axes of hexagonal ice, 60 degrees apart, with random length and brightness,
+    most of them faint. The image is determined by `side` and `number`.
     """
     generator = torch.Generator().manual_seed(number)
     canvas = Image.new("L", (FINER * side, FINER * side))

@@ -1,8 +1,8 @@
-"""Operations that mix the images of a batch with each other, and their targets with them.
+"""Operations that mix the images of a batch, and their targets.
 
-A mixing is a function of a batch, of the order in which its images meet their partners, and of
-numbers drawn beforehand; it keeps no generator. Where several are asked for, each batch is given to
-one of them, drawn with equal chances; `probability` is the share of those batches that it mixes.
+A mixing is a function of a batch, a permutation that assigns partners, and random numbers drawn
+beforehand; it has no generator. With several mixings, each batch uses one of them, chosen with equal
+probability; `probability` is the fraction of those batches that it mixes.
 """
 
 from typing import Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Mixing(Protocol):
-    """What a mixing is. With `per_image` each image has numbers of its own, otherwise a batch has the same for all."""
+    """The protocol of a mixing. `per_image` draws random numbers for each image instead of once per batch."""
 
     probability: float
     per_image: bool
@@ -21,7 +21,7 @@ class Mixing(Protocol):
         """Random numbers for `count` images, float64 [count, n]."""
 
     def __call__(self, images: Tensor, targets: Tensor, partners: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The mixed batch; the given one stays as it is.
+        """The mixed batch; the inputs are not modified.
 
         images: float32 [B, C, H, W]; targets: probabilities float32 [B, K]; partners: int64 [B], a
         permutation; numbers: float32 [B, n], or [1, n] for the whole batch.

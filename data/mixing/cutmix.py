@@ -1,8 +1,8 @@
-"""CutMix: a rectangle of another image, whose target counts by the area that it covers.
+"""CutMix: paste a rectangle of another image, and weight the targets by area.
 
 Yun, Han, Oh, Chun, Choe and Yoo, "CutMix: Regularization Strategy to Train Strong Classifiers with
-Localizable Features", ICCV 2019, arXiv 1905.04899, sec. 3.1 and algorithm A1. A rectangle that
-leaves the image is cut off at its border, and the targets follow what is left of it.
+Localizable Features", ICCV 2019, arXiv 1905.04899, sec. 3.1 and algorithm A1. Rectangles are
+clipped at the border, and targets are weighted by the clipped area.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.rectangle import interval
 
 @dataclass(frozen=True, kw_only=True)
 class CutMix:
-    """A rectangle of the image's proportions, of a share 1 - l of its area with l ~ Beta(alpha, alpha), anywhere."""
+    """A rectangle with the image's aspect ratio, 1 - l of its area with l ~ Beta(alpha, alpha), and a random centre."""
 
     alpha: float
     probability: float
@@ -36,9 +36,9 @@ class CutMix:
 
 
 def inside(side: Tensor, centre: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Which of `length` pixels lie in intervals of the relative length `side` about the relative `centre`.
+    """Which of `length` pixels are in intervals of relative length `side` around the relative `centre`.
 
-    side, centre: float32 [B], between 0 and 1 -> bool [B, length] and how many they are, int64 [B].
+    side, centre: float32 [B], between 0 and 1 -> mask bool [B, length] and its count, int64 [B].
     """
     size = (side * length).long()
     first = (centre * length).long() - size // 2

@@ -1,7 +1,7 @@
-"""Mixup: weighted means of two images, and of their targets.
+"""Mixup: weighted means of two images and of their targets.
 
 Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018, arXiv
-1710.09412, sec. 2 and fig. 1: partners come from the same batch, one share a batch.
+1710.09412, sec. 2 and fig. 1: partners come from the same batch, with one weight per batch.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Mixup:
-    """share * image + (1 - share) * partner with share ~ Beta(alpha, alpha), the same of the targets."""
+    """share * image + (1 - share) * partner with share ~ Beta(alpha, alpha); likewise for the targets."""
 
     alpha: float
     probability: float

@@ -354,7 +354,7 @@ def test_scale_jitter_equals_torchvisions_resize_and_crop(smallest, largest, sha
 def test_a_range_the_wrong_way_about_is_refused(option):
     config = composed(f"regularization=[{option}]")
     config.regularization[option].smallest, config.regularization[option].largest = 0.9, 0.3
-    with pytest.raises(CommandError, match=r"smallest=0.9 is more than largest=0.3"):
+    with pytest.raises(CommandError, match=r"smallest=0.9 is greater than largest=0.3"):
         objects.instantiate(config.augmentation[option])
 
 

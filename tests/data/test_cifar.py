@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_while_unpacking_leaves_nothing(root, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("tarfile.copyfileobj", full)
-    assert refused(root) == f"cifar-10-python.tar.gz cannot be kept and unpacked in {root}: {os.strerror(28)}"
+    assert refused(root) == f"cifar-10-python.tar.gz cannot be stored and unpacked in {root}: {os.strerror(28)}"
 
 
 class Bomb:
@@ -103,7 +103,7 @@ def test_a_file_that_is_not_the_published_one_is_refused_and_not_loaded(root, na
     (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(Bomb()))
     said = refused(root)
     assert said.startswith(f"cifar-10-batches-py/{name} is not the published file (its MD5 is not ")
-    assert said.endswith(f"delete {root}/cifar-10-batches-py, so that it is unpacked again")
+    assert said.endswith(f"delete {root}/cifar-10-batches-py to unpack it again")
     assert not Path("exploded").exists()
 
 

@@ -332,7 +332,7 @@ def test_a_full_disk_is_one_line(published, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz.part").symlink_to("/dev/full")
     with pytest.raises(DataError) as caught:
         cifar10(root=str(tmp_path), mirrors=[f"{published.url}/good"], **FACTS)
-    assert str(caught.value) == f"cifar-10-python.tar.gz cannot be kept and unpacked in {tmp_path}: " + os.strerror(28)
+    assert str(caught.value) == f"cifar-10-python.tar.gz cannot be stored and unpacked in {tmp_path}: " + os.strerror(28)
 
 
 @pytest.mark.parametrize("root", ["file", "file/below", "nul\0", "~nobody-of-this-name"])
@@ -350,7 +350,7 @@ def test_a_place_where_nothing_can_be_kept_is_named(published, tmp_path, monkeyp
 )
 def test_a_directory_where_a_file_should_be_is_one_line(published, tmp_path, there):
     (tmp_path / there).mkdir()
-    with pytest.raises(DataError, match=f"cannot be kept and unpacked in {tmp_path}: Is a directory"):
+    with pytest.raises(DataError, match=f"cannot be stored and unpacked in {tmp_path}: Is a directory"):
         cifar10(root=str(tmp_path), mirrors=[f"{published.url}/good"], **FACTS)
 
 
@@ -399,7 +399,7 @@ def test_of_two_processes_one_downloads_and_the_other_says_that_it_waits(publish
         wait_for(lambda: published.requests)
         with start(published, tmp_path, "waiting") as second:
             said = second.stderr.readline()
-            assert said == "waiting for another process that is at cifar-10-python.tar.gz\n"
+            assert said == "waiting for another process that prepares cifar-10-python.tar.gz\n"
             published.go_on.set()
             for process, more in ((first, ""), (second, "")):
                 out, err = process.communicate(timeout=60)

@@ -47,7 +47,7 @@ def test_one_schedule(command, tmp_path):
     assert said[0] == "learning rate by epoch trainer.max_epochs=100"
     assert max(map(len, said)) <= 80
     assert " 0.1 ┤" in ended.stdout
-    assert said[-1] == "picture: outputs/schedule.png"
+    assert said[-1] == "figure: outputs/schedule.png"
     with Image.open(tmp_path / "outputs" / "schedule.png") as picture:
         assert picture.width > picture.height > 500
     assert [path.name for path in tmp_path.rglob("*")] == ["outputs", "schedule.png"]
@@ -101,12 +101,12 @@ def test_plateau_is_drawn_as_if_nothing_improved(draw):
     said = draw("scheduler=plateau scheduler.patience=9 trainer.max_epochs=100")
     table = rates(said)["plateau (earliest)"]
     assert table == pytest.approx({0: 0.1, 10: 0.1, 25: 1e-3, 50: 1e-5, 75: 1e-8, 90: 1e-9, 100: 1e-10}, rel=0.1)
-    assert "(earliest): drawn as if no epoch were better than the first; it may fall later." in said
+    assert "(earliest): assumes no improvement after the first epoch; it may decay later." in said
 
 
 def test_a_warmup_in_steps_is_drawn_for_cifar(draw):
     said = draw("scheduler=constant scheduler.warmup_steps=352 trainer.batch_size=128 trainer.max_epochs=4")
-    assert "The warm-up is drawn for 352 steps an epoch." in said
+    assert "The warmup is plotted for 352 steps per epoch." in said
     assert rates(said)["constant"] == {0: 0, 1: 0.1, 2: 0.1, 3: 0.1, 4: 0.1}
 
 
@@ -139,7 +139,7 @@ def refused(draw, words: str, capsys) -> str:
     [
         ("scheduler=cos", "scheduler=cos: no such option, did you mean cosine or cosine_restarts?"),
         ("scheduler.warmup_epochs=200", "scheduler.warmup_epochs=200: must be a number >= 0, < trainer.max_epochs"),
-        ("scheduler.milestones=[150,100]", "scheduler.milestones=[150, 100] do not ascend"),
+        ("scheduler.milestones=[150,100]", "scheduler.milestones=[150, 100] are not in ascending order"),
         ("--config-dir=nowhere", "no such directory"),
         ("resume=nowhere", "no such directory"),
         ("--width=3", "no such flag"),
@@ -154,12 +154,12 @@ def test_a_mistake_is_answered_as_in_training(draw, words, said, capsys, tmp_pat
 def test_what_is_wrong_in_one_of_several_is_named(draw, capsys):
     assert "scheduler=cosin: no such option, did you mean cosine" in refused(draw, "scheduler=step,cosin", capsys)
     words = "scheduler.warmup_steps=3600 trainer.max_epochs=20,10"
-    assert "warmup_steps=3600: not shorter than trainer.max_epochs=10" in refused(draw, words, capsys)
+    assert "warmup_steps=3600: must be shorter than trainer.max_epochs=10" in refused(draw, words, capsys)
 
 
 @pytest.mark.parametrize("file", ["schedule.jpg", "schedule"])
 def test_a_picture_of_another_kind_is_refused(draw, capsys, file):
-    assert f"--png {file}: the name of a PNG ends in .png" in refused(draw, f"--png {file}", capsys)
+    assert f"--png {file}: the file name must end in .png" in refused(draw, f"--png {file}", capsys)
 
 
 def test_a_place_that_cannot_be_written_is_named(draw, capsys, tmp_path):

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 
 from engine.config.schedule import make_schedule
 from engine.run.errors import CommandError
-from schedulers import as_epoch, fed_part
+from schedulers import as_epoch, metric_schedule
 from schedulers.cosine import Cosine
 from schedulers.cosine_restarts import CosineRestarts
 from schedulers.exponential import Exponential
@@ -130,12 +130,12 @@ def test_a_share_that_makes_whole_epochs_makes_them_exactly(hundredths, hundreds
 
 @pytest.mark.parametrize("milestones", [[10, 10], [15, 10], [0.9, 5]])
 def test_milestones_must_ascend(milestones):
-    with pytest.raises(ValueError, match="do not ascend"):
+    with pytest.raises(ValueError, match="are not in ascending order"):
         Multistep(start=0, end=20, milestones=milestones, gamma=0.1)
 
 
 def test_a_milestone_behind_the_end_is_refused():
-    with pytest.raises(ValueError, match="milestone 21 lies behind the last epoch, 20"):
+    with pytest.raises(ValueError, match="milestone 21 is after the last epoch, 20"):
         Multistep(start=0, end=20, milestones=[10, 21], gamma=0.1)
 
 
@@ -158,20 +158,20 @@ def test_swa_falls_to_a_constant_before_averaging_begins():
     schedule = SWA(start=2, end=20, begin=0.6, final=0.2)
     assert [schedule(epoch) for epoch in (2, 7, 9, 11, 12, 20)] == pytest.approx([1, 1, 0.6, 0.2, 0.2, 0.2])
     for begin in (0.1, 21):
-        with pytest.raises(ValueError, match=f"begin={begin} does not lie between epoch 2 and the last, 20"):
+        with pytest.raises(ValueError, match=f"begin={begin} is not between epoch 2 and the last, 20"):
             SWA(start=2, end=20, begin=begin, final=0.2)
 
 
 def test_stable_decay_falls_in_its_last_epochs():
     schedule = StableDecay(start=2, end=20, decay=0.2, final=0.1)
     assert [schedule(epoch) for epoch in (2, 10, 16, 18, 20)] == pytest.approx([1, 1, 1, 0.55, 0.1])
-    with pytest.raises(ValueError, match="decay=19 is longer than the run behind its warm-up"):
+    with pytest.raises(ValueError, match="decay=19 is longer than the run after its warmup"):
         StableDecay(start=2, end=20, decay=19, final=0)
 
 
 @pytest.mark.parametrize("peak", [2, 20, 30])
 def test_the_peak_of_a_cycle_lies_within_the_run(peak):
-    with pytest.raises(ValueError, match="does not lie between epoch 2 and the last, 20"):
+    with pytest.raises(ValueError, match="is not between epoch 2 and the last, 20"):
         OneCycle(start=2, end=20, peak=peak, initial=0.1, final=0)
 
 
@@ -235,7 +235,7 @@ def test_a_warmup_in_steps():
     )
     schedule = make_schedule(config, steps_per_epoch=391)
     assert [schedule(step / 391) for step in (0, 399, 400, 401)] == pytest.approx([0.1, 0.1, 1, 1])
-    with pytest.raises(CommandError, match=r"warmup_steps=400: not shorter than trainer\.max_epochs=164"):
+    with pytest.raises(CommandError, match=r"warmup_steps=400: must be shorter than trainer\.max_epochs=164"):
         make_schedule(config, steps_per_epoch=2)
 
 
@@ -316,7 +316,7 @@ def test_plateau_looks_at_the_training_where_nothing_is_held_out():
 
 def test_plateau_does_not_count_its_warmup():
     schedule = scheduled("scheduler=plateau", "scheduler.patience=0", "scheduler.warmup_epochs=3")
-    fed = fed_part(schedule)
+    fed = metric_schedule(schedule)
     for epoch in (1, 2, 3, 4):
         assert schedule(epoch - 1) == pytest.approx(min(1, (epoch - 1) / 3))
         fed.step(record(epoch, "loss", 1))
@@ -339,8 +339,8 @@ def test_plateau_goes_on_from_its_state():
 
 @pytest.mark.parametrize("name", option_names("scheduler"))
 def test_only_plateau_is_fed(name):
-    assert (fed_part(of_twenty_epochs(name)) is not None) == (name == "plateau")
+    assert (metric_schedule(of_twenty_epochs(name)) is not None) == (name == "plateau")
 
 
 def test_plateau_is_fed_behind_a_warmup_too():
-    assert fed_part(scheduled("scheduler=plateau", "scheduler.warmup_epochs=3")) is not None
+    assert metric_schedule(scheduled("scheduler=plateau", "scheduler.warmup_epochs=3")) is not None

@@ -128,7 +128,7 @@ def test_networks_that_are_always_right_and_always_wrong():
     assert found.content["baseline"] == "right"
     json.dumps(found.content, allow_nan=False)
     text = "\n".join(found.lines)
-    assert all(name in text for name in ("wrong", "mCE", "jpeg_compression", "frost is drawn"))
+    assert all(name in text for name in ("wrong", "mCE", "jpeg_compression", "frost is synthetic"))
     assert [bool(section.picture) for section in found.sections] == [False, True, True, True]
 
 
