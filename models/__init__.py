@@ -1,11 +1,11 @@
-"""Convolutional networks in the form in which their papers, or the field, use them on 32x32 images.
+"""Convolutional networks as used on 32x32 images by their papers or by the field.
 
-One family a file. A network is a plain `torch.nn.Module` whose constructor takes `num_classes` and
-`in_channels` besides the numbers of its paper, and whose `forward` maps images `[B, C, H, W]` to
-logits `[B, K]`. The variants with names are the files of `conf/model/`.
+One file per family. A network is a plain `torch.nn.Module`. Its constructor takes `num_classes`, `in_channels` and
+the hyperparameters of its paper; its `forward` maps images `[B, C, H, W]` to logits `[B, K]`. Each file in
+`conf/model/` is a named variant.
 
-Where initial weights come from the data, a method `prepare` is given some normalised training images
-`[N, C, H, W]`, on the network's device, before training begins.
+If initial weights depend on the data, the network has a method `prepare`, which is called before training with
+normalised training images `[N, C, H, W]` on the network's device.
 
-A notebook gets networks through hubconf.py.
+In a notebook, create networks with hubconf.py.
 """

@@ -1,4 +1,4 @@
-"""Print the zoo: python -m models [--markdown]. What it says stands in the heads of the files of conf/model/."""
+"""Print all networks: python -m models [--markdown]. The content is read from the headers of conf/model/*.yaml."""
 
 import argparse
 import re
@@ -17,7 +17,7 @@ HEAD = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: its name, what it is, its counts at 10 classes and 32x32 pixels, and its paper."""
+    """One network: its name, title, paper, and its counts for 10 classes and 32x32 pixels."""
 
     name: str
     title: str
@@ -29,7 +29,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Every network of conf/model/ that says its paper and counts: older papers first, in each the smaller networks."""
+    """Every network of conf/model/ with paper and counts in its header, by year, authors and number of parameters."""
     found = []
     for file in CONF.glob("*.yaml"):
         head = HEAD.match(file.read_text())
@@ -43,7 +43,7 @@ def entries() -> Iterator[Entry]:
 
 
 def as_text() -> str:
-    """The zoo as a table for the terminal; networks that say no more than their name at its end."""
+    """The networks as a table for the terminal; those without such a header are listed last, by name only."""
     lines = [f"{'name':<24}{'parameters':>12}{'multiply-adds':>16}  {'year':<6}paper"]
     for entry in entries():
         counts = f"{entry.parameters:>12,}{entry.multiply_adds:>16,}"
@@ -53,7 +53,7 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """The zoo as the table of the README."""
+    """The networks as a Markdown table, for the documentation."""
     lines = ["| `model=` | network | parameters | multiply-adds | paper |", "| --- | --- | ---: | ---: | --- |"]
     for entry in entries():
         lines.append(
@@ -64,6 +64,6 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m models", description="Print every network of the zoo.")
-    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    parser = argparse.ArgumentParser(prog="python -m models", description="Print a table of all networks.")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     echo(as_markdown() if parser.parse_args().markdown else as_text())

@@ -1,10 +1,10 @@
 """Airbench: the network of the speed records on CIFAR-10.
 
-Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498, sec. 3 and appendix A, which
-descends from the ResNet-9 of Page, "How to Train Your ResNet", 2018-2019, myrtle.ai/learn/how-to-train-your-resnet.
+Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv 2404.00498, sec. 3 and appendix A,
+derived from the ResNet-9 of Page, "How to Train Your ResNet", 2018-2019, myrtle.ai/learn/how-to-train-your-resnet.
 
-The bias of the whitening layer is trained throughout, in the paper for three epochs; that costs some per cent of the
-time. `depth` 3 with a shortcut is the paper's larger network, for 96 %.
+The bias of the whitening layer is trained throughout, in the paper for three epochs only; this makes training a few
+per cent slower. `depth` 3, which adds a shortcut, is the paper's larger network, for 96 %.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from models.layers import require_size
 
-CHUNK = 500  # images whose patches are looked at together
+CHUNK = 500  # images whose patches are processed at once
 
 
 class Conv(nn.Conv2d):
     """3x3 convolution without bias. [B, C, H, W] -> [B, out_channels, H, W].
 
-    Its first filters hand their input on (sec. 3.2): where it widens the first `in_channels`, else all of them.
+    The first `in_channels` filters are initialised to the identity (sec. 3.2).
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -31,7 +31,7 @@ class Conv(nn.Conv2d):
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalisation that learns a shift and no scale, and whose statistics forget fast: a run has few steps."""
+    """Batch normalisation with a learned shift, no scale, and a high momentum, since runs have few steps."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-12, momentum=0.4)
@@ -41,7 +41,7 @@ class Norm(nn.BatchNorm2d):
 class Block(nn.Module):
     """3x3 to `out_channels`, max pool 2, norm, GELU, then `depth` - 1 times 3x3, norm, GELU.
 
-    With three convolutions a shortcut leads around the last two, into the last GELU.
+    With three or more convolutions, a shortcut skips all but the first; it is added before the last GELU.
     [B, C, H, W] -> [B, out_channels, H/2, W/2].
     """
 
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class Airbench(nn.Module):
-    """Three blocks behind a layer that whitens patches of 2x2 pixels.
+    """A layer that whitens patches of 2x2 pixels, then three blocks.
 
     | layer                          | output for a 32x32 image |
     | ------------------------------ | ------------------------ |
@@ -69,15 +69,15 @@ class Airbench(nn.Module):
     | stages[2]                      | [B, widths[2], 3, 3]     |
     | global max pool, linear, x 1/9 | [B, K]                   |
 
-    The whitening filters are not trained. They come from training images (`prepare`); until then they are random.
-    `dropout` falls before the last layer.
+    The whitening filters are not trained. `prepare` computes them from training images; until then they are random.
+    `dropout` is applied before the last layer.
     """
 
     def __init__(
         self, *, num_classes: int, in_channels: int = 3, widths: Sequence[int], depth: int, dropout: float = 0.0
     ):
         super().__init__()
-        channels = 2 * 4 * in_channels  # each component of a patch with either sign
+        channels = 2 * 4 * in_channels  # each principal component of a patch, with both signs
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 2), nn.GELU())
         self.stem[0].weight.requires_grad_(False)
         self.stages = nn.Sequential()
@@ -91,11 +91,11 @@ class Airbench(nn.Module):
     def prepare(self, images: Tensor) -> None:
         """Set the whitening filters (sec. 3.2): the principal components of the patches, at unit variance.
 
-        images: normalised training images, float32 [N, C, H, W], on the network's device, which multiplies them as it
-        is set to multiply float32.
+        images: normalised training images, float32 [N, C, H, W], on the network's device. Matrix products
+        use the float32 precision that is set there.
         """
         channels = images.shape[1]
-        moments = torch.zeros(4 * channels, 4 * channels, dtype=torch.float64)  # which not every GPU has
+        moments = torch.zeros(4 * channels, 4 * channels, dtype=torch.float64)  # on the CPU: not every GPU has float64
         for chunk in images.split(CHUNK):
             patches = F.unfold(chunk, 2).transpose(0, 1).flatten(1)  # [4C, all patches]
             moments += (patches @ patches.T).cpu()

@@ -1,7 +1,7 @@
-"""AlexNet, in the form that the field uses on CIFAR and in that of its paper.
+"""AlexNet, as commonly used on CIFAR and as in its paper.
 
 Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
-NeurIPS 2012; the widths of `AlexNet` are those of the same authors' one-tower network (Krizhevsky
+NeurIPS 2012; `AlexNet` has the widths of the first author's one-tower network (Krizhevsky
 2014, arXiv 1404.5997).
 """
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from models.layers import require_size
 
-PIXEL_DEVIATION = 64  # of images with values from 0 to 255
+PIXEL_DEVIATION = 64  # standard deviation of pixels between 0 and 255
 
 
 class AlexNet(nn.Module):
-    """The accepted CIFAR form: five convolutions and one fully connected layer, all with biases, no normalisation.
+    """The common CIFAR form: five convolutions and one fully connected layer, all with biases, no normalisation.
 
     | layer                                          | output for a 32x32 image |
     | ---------------------------------------------- | ------------------------ |
@@ -23,7 +23,7 @@ class AlexNet(nn.Module):
     | stages[2]: 3x3 three times, ReLU, max pool 2   | [B, 256, 1, 1]           |
     | head                                           | [B, K]                   |
 
-    `dropout` falls before the last layer. Initialised as PyTorch does.
+    `dropout` is applied before the last layer. PyTorch's default initialisation.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0):
@@ -58,13 +58,13 @@ class AlexNet2012(nn.Module):
     | stages[2]: 3x3 three times, ReLU, max pool         | [B, 256, 3, 3]           |
     | head: 4096, 4096, num_classes                      | [B, K]                   |
 
-    The 11x11 convolution of stride 4 gives way to a 3x3 of stride 1: on a 32x32 image it would
-    leave nothing to pool. Widths, groups (the two towers' separate connections), poolings and
-    normalisation are the paper's (sec. 3). The paper takes the mean off its pixels and does not
-    divide by their deviation (sec. 2); the first weights, N(0, 0.01), are made for such values, so
-    that normalised images are multiplied by PIXEL_DEVIATION: without, hardly a signal arrives.
-    `dropout` stands before the first two fully connected layers (sec. 4.2), where the paper has
-    0.5. Larger images are averaged to 3x3 before the head.
+    A 3x3 convolution of stride 1 replaces the 11x11 of stride 4, which would leave nothing to pool
+    on a 32x32 image. Widths, groups (the two towers), pooling and normalisation are the paper's
+    (sec. 3). The paper subtracts the mean of its pixels but does not divide by their standard
+    deviation (sec. 2), and its initial weights, N(0, 0.01), suit that scale. Normalised images are
+    therefore multiplied by PIXEL_DEVIATION; otherwise activations vanish.
+    `dropout` is applied before the first two fully connected layers (sec. 4.2; the paper has 0.5).
+    Maps of larger images are average-pooled to 3x3 before the head.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, dropout: float = 0.0):
@@ -100,7 +100,7 @@ class AlexNet2012(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """Sec. 5: weights N(0, 0.01); biases 1 in convolutions 2, 4 and 5 and the hidden layers, else 0."""
+        """Sec. 5: weights N(0, 0.01); biases 1 in convolutions 2, 4 and 5 and the hidden layers, 0 elsewhere."""
         convolutions = [module for module in self.stages.modules() if isinstance(module, nn.Conv2d)]
         linears = [module for module in self.head if isinstance(module, nn.Linear)]
         with_one = [convolutions[1], convolutions[3], convolutions[4], *linears[:-1]]
@@ -111,6 +111,6 @@ class AlexNet2012(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         require_size(images)
         x = self.stages(PIXEL_DEVIATION * images)
-        if x.shape[-2:] != (3, 3):  # of larger images
+        if x.shape[-2:] != (3, 3):  # larger images
             x = F.adaptive_avg_pool2d(x, 3)
         return self.head(x)

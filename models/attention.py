@@ -1,9 +1,9 @@
-"""Modules that recalibrate feature maps, to be handed to a residual family by its configuration.
+"""Attention modules, passed to a residual network by its configuration.
 
-Each is built as `Module(channels, size)`, `size` being the side of its maps for a 32x32 image, and
-maps [B, C, H, W] to [B, C, H, W]. SE, CBAM and GE close the residual branch of a block
-(`block_attention`); BAM stands between stages (`stage_attention`). Every module works in either place.
-What it weighs its input by can be asked of it: `gate`, or CBAM's two, `channel_gate` and `place_gate`.
+Each is built as `Module(channels, size)`, where `size` is the side of its feature maps for a 32x32
+image, and maps [B, C, H, W] to [B, C, H, W]. SE, CBAM and GE end the residual branch of a block
+(`block_attention`); BAM follows a stage (`stage_attention`). Every module works in either place.
+`gate` returns the attention weights; CBAM has two gates, `channel_gate` and `place_gate`.
 
 SE    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv 1709.01507.
 BAM   Park, Woo, Lee and Kweon, "BAM: Bottleneck Attention Module", BMVC 2018, arXiv 1807.06514.
@@ -22,7 +22,7 @@ from models.layers import depthwise_conv
 
 
 class SqueezeExcitation(nn.Module):
-    """Global average, reduce, ReLU, expand, sigmoid, scale; both layers have biases, as in the authors' networks.
+    """Global average, reduce, ReLU, expand, sigmoid, scale; both layers have biases, as in the authors' code.
 
     `reduction` is the r of the paper: C // r channels, at least one, between the two layers.
     """
@@ -33,7 +33,7 @@ class SqueezeExcitation(nn.Module):
         self.excitation = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def gate(self, x: Tensor) -> Tensor:
-        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        """The channel weights, between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
         return self.excitation(x.mean((2, 3))).sigmoid()[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ class BottleneckAttention(nn.Module):
     Channel branch: global average, C -> C/r, BN, ReLU, C/r -> C. Spatial branch: 1x1 to C/r, two 3x3
     with dilation 4, each with BN and ReLU, 1x1 to one map. All layers have biases.
 
-    The paper adds the two branches (eq. 2), the authors' code multiplies them; so `combine`. The
-    normalisation stands where that code has it, behind the hidden layers, not behind the last.
+    `combine` is "sum" as in the paper (eq. 2) or "product" as in the authors' code. As in that code,
+    BN follows the hidden layers, not the last.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class BottleneckAttention(nn.Module):
         self.spatial.append(nn.Conv2d(hidden, 1, 1))
 
     def gate(self, x: Tensor) -> Tensor:
-        """What each value is raised by, between 0 and 1 times itself. [B, C, H, W] -> [B, C, H, W]."""
+        """The attention weights, between 0 and 1. [B, C, H, W] -> [B, C, H, W]."""
         channel, spatial = self.channel(x.mean((2, 3)))[:, :, None, None], self.spatial(x)
         return (channel + spatial if self.combine == "sum" else channel * spatial).sigmoid()
 
@@ -86,13 +86,13 @@ class BottleneckAttention(nn.Module):
 
 
 class ConvBlockAttention(nn.Module):
-    """CBAM: a gate over channels, then one over places.
+    """CBAM: a gate over channels, then one over positions.
 
     Channels (eq. 2): sigmoid of one shared two-layer network on the maximum plus the same on the
-    average. Places (eq. 3): sigmoid of BN of a 7x7 convolution of the maximum and the mean over
+    average. Positions (eq. 3): sigmoid of BN of a 7x7 convolution of the maximum and the mean over
     channels. The scale of that BN starts at 0 and its momentum is 0.01, as in the authors' code.
 
-    `pooling` leaves one of the two poolings out in both gates, as the paper's ablations do.
+    `pooling` selects both poolings or one of them, as in the paper's ablations.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ConvBlockAttention(nn.Module):
         self.spatial = nn.Sequential(nn.Conv2d(maps, 1, 7, padding=3, bias=False), norm, nn.Sigmoid())
 
     def pool(self, x: Tensor, dims: tuple[int, ...]) -> list[Tensor]:
-        """Maximum and mean over `dims`, kept as dimensions of one, as far as `pooling` asks for them."""
+        """The maximum and the mean over `dims` (kept with size 1), or one of them, according to `pooling`."""
         pooled = []
         if self.pooling != "average":
             pooled.append(x.amax(dims, keepdim=True))
@@ -122,12 +122,12 @@ class ConvBlockAttention(nn.Module):
         return pooled
 
     def channel_gate(self, x: Tensor) -> Tensor:
-        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        """The channel weights, between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
         scores = [self.channel(pooled.flatten(1)) for pooled in self.pool(x, (2, 3))]
         return sum(scores).sigmoid()[:, :, None, None]
 
     def place_gate(self, x: Tensor) -> Tensor:
-        """The weights of the places, of x with its channels weighed, between 0 and 1. [B, C, H, W] -> [B, 1, H, W]."""
+        """The weights of the positions, between 0 and 1; x is already channel-gated. [B, C, H, W] -> [B, 1, H, W]."""
         return self.spatial(torch.cat(self.pool(x, (1,)), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,16 +136,16 @@ class ConvBlockAttention(nn.Module):
 
 
 class GatherExcite(nn.Module):
-    """GE: x * sigmoid of what was gathered over a neighbourhood, spread out again to the size of x.
+    """GE: x * sigmoid(features gathered over a neighbourhood, interpolated to the size of x).
 
-    `extent` is the paper's e: 2, 4 or 8, or 0 for the whole map. `variant`:
+    `extent` is the paper's extent ratio e: 2, 4, 8, or 0 for global. `variant`:
       theta_minus  gathers by average pooling; no parameters
       theta        gathers by depthwise convolutions with BN: log2(e) of 3x3 with stride 2 and ReLU
-                   between them, or one as large as the map
+                   between them, or for global extent one as large as the map
       theta_plus   theta, then ReLU, 1x1 to C/r, ReLU, 1x1 to C
 
-    With extent 0 and parameters, larger maps than those of a 32x32 image are gathered at every
-    place and averaged.
+    With global extent and parameters, maps larger than those of a 32x32 image are gathered at every
+    position and averaged.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class GatherExcite(nn.Module):
                 self.gather.append(depthwise_conv(channels, kernel, stride, padding))
                 self.gather.append(nn.BatchNorm2d(channels))
         elif extent:
-            # A window of 2e-1 every e pixels; at the border the mean is over the pixels that there are.
+            # A window of 2e-1 every e pixels; padding is excluded from the mean.
             self.gather.append(nn.AvgPool2d(2 * extent - 1, extent, padding=extent - 1, count_include_pad=False))
         self.excite = nn.Sequential()
         if variant == "theta_plus":
@@ -179,7 +179,7 @@ class GatherExcite(nn.Module):
             )
 
     def gate(self, x: Tensor) -> Tensor:
-        """The weights between 0 and 1 of each channel at each place. [B, C, H, W] -> [B, C, H, W]."""
+        """The weights of each channel at each position, between 0 and 1. [B, C, H, W] -> [B, C, H, W]."""
         gathered = self.gather(x)
         if not self.extent:
             gathered = gathered.mean((2, 3), keepdim=True)

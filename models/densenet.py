@@ -1,12 +1,12 @@
-"""DenseNet: every layer sees the maps of all layers before it.
+"""DenseNet: the input of each layer is the concatenated output of all layers before it.
 
 Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Networks", CVPR 2017,
 arXiv 1608.06993.
 
 DenseNet-BC-100 and 190 are the networks of sec. 3 for CIFAR: three blocks with bottlenecks (B) and
-compression (C). DenseNet-121 to 201 have the four blocks of table 1 behind one bare 3x3 convolution
-in place of the 7x7, BN, ReLU and max pooling. New maps are put behind the old ones, and a transition
-has its ReLU, both as in the authors' code.
+compression (C). DenseNet-121 to 201 have the four blocks of table 1, with a single 3x3 convolution as
+stem in place of the 7x7, BN, ReLU and max pooling. New channels are appended after the old ones, and
+a transition has a ReLU, both as in the authors' code.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from models.layers import Checkpointed, Head, initialize_he, require_size
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1x1 to 4k, BN, ReLU, 3x3 to k, dropout; behind its input. [B, C, H, W] -> [B, C + k, H, W]."""
+    """BN, ReLU, 1x1 to 4k, BN, ReLU, 3x3 to k, dropout; appended to the input. [B, C, H, W] -> [B, C + k, H, W]."""
 
     def __init__(self, in_channels: int, growth_rate: int, dropout: float):
         super().__init__()
@@ -61,10 +61,10 @@ class DenseNet(nn.Module):
     | closing     | BN, ReLU                | BN, ReLU                |
     | head        | [B, K]                  | [B, K]                  |
 
-    Each stage but the last ends with a transition that keeps `compression` of its channels. `dropout`
-    follows each 3x3 convolution (sec. 3). With `checkpointing` the maps within dense layers are
-    computed again in the backward pass in place of being kept, as in the authors' technical report
-    (Pleiss et al. 2017, arXiv 1707.06990).
+    Each stage but the last ends with a transition that keeps the fraction `compression` of its channels.
+    `dropout` follows each 3x3 convolution (sec. 3). `checkpointing` recomputes the activations within
+    dense layers in the backward pass, as in the authors' technical report (Pleiss et al. 2017, arXiv
+    1707.06990).
     """
 
     def __init__(

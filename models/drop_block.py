@@ -1,9 +1,9 @@
-"""DropBlock: squares of a map are set to zero, since single values are told by their neighbours.
+"""DropBlock: dropout of contiguous squares of a feature map, since neighbouring values are correlated.
 
 Ghiasi, Lin and Le, "DropBlock: A regularization method for convolutional networks", NeurIPS 2018,
-arXiv 1810.12890, algorithm 1. For residual networks it stands behind every convolution and on the
-shortcuts of the last two stages (sec. 4.1), in the first of them at a quarter of the rate, as in the
-authors' code (tensorflow/tpu, resnet_main.py).
+arXiv 1810.12890, algorithm 1. Residual networks apply it after every convolution and on the shortcuts of the
+last two stages (sec. 4.1), with a quarter of the rate in the first of the two, as in the authors' code
+(tensorflow/tpu, resnet_main.py).
 """
 
 import torch
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 
 class DropBlock(nn.Module):
-    """In training, squares of `size` pixels, `rate` of a channel in all, become 0, and the rest is scaled up.
+    """In training, zero squares of `size` pixels that cover about `rate` of each channel, and scale up the rest.
 
-    A square lies within the map, and is as large as the map where that is smaller.
+    Squares lie within the map and are no larger than it.
     [B, C, H, W] -> [B, C, H, W].
     """
 
@@ -24,7 +24,7 @@ class DropBlock(nn.Module):
         self.size = size
 
     def quarter(self) -> "DropBlock":
-        """The same at a quarter of the rate."""
+        """The same with a quarter of the rate."""
         return DropBlock(rate=self.rate / 4, size=self.size)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,10 +33,10 @@ class DropBlock(nn.Module):
         count, channels, height, width = x.shape
         size = min(self.size, height, width)
         corners = (height - size + 1, width - size + 1)
-        # Eq. 1: so many squares that `rate` of the pixels are hidden, were it not for those that overlap.
+        # Eq. 1: the probability of a square at each corner; without overlaps, `rate` of the pixels would be dropped.
         gamma = self.rate * height * width / (size**2 * corners[0] * corners[1])
         corner = torch.empty(count, channels, *corners, dtype=torch.bool, device=x.device).bernoulli_(min(gamma, 1.0))
-        # What a corner reaches is hidden. Bytes with channels last are what lies side by side when they are shifted.
+        # Drop the square at each corner. In channels_last order, the shifted slices are contiguous in memory.
         hidden = F.pad(corner.permute(0, 2, 3, 1).contiguous(), (0, 0) + (size - 1,) * 4)
         hidden = widened(widened(hidden, size, dim=1), size, dim=2)
         kept = (~hidden).permute(0, 3, 1, 2)
@@ -47,9 +47,9 @@ class DropBlock(nn.Module):
 
 
 def widened(mask: Tensor, size: int, *, dim: int) -> Tensor:
-    """Whether any of `size` neighbours along `dim` is set, bool [..., L, ...] -> [..., L - size + 1, ...].
+    """Whether any of `size` consecutive values along `dim` is set, bool [..., L, ...] -> [..., L - size + 1, ...].
 
-    Twice as many with each step: on a CPU a twentieth of the time of a maximum over windows.
+    The width doubles with each step: on a CPU 20 times as fast as max pooling.
     """
     width = 1
     while width < size:

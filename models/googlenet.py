@@ -2,9 +2,9 @@
 
 Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv 1409.4842, table 1.
 
-For 32x32 images the stem keeps its three convolutions, strides and poolings gone, so that the
-modules of stage 3 see 32x32 maps, of stage 4 16x16 and of stage 5 8x8. As everywhere since, BN
-stands behind each convolution. The 5x5 branch is 5x5: torchvision has 3x3 there and others two 3x3.
+For 32x32 images the stem keeps its three convolutions but no strides or pooling, so that the maps of
+stage 3 are 32x32, of stage 4 16x16 and of stage 5 8x8. BN follows each convolution, as is usual since.
+The 5x5 branch is a true 5x5; torchvision has a 3x3 there, others two 3x3.
 """
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.layers import Attention, Concatenation, Head, chain, initialize_he, require_size
 
-# 1x1 | reduce, 3x3 | reduce, 5x5 | projection behind the pooling; a stage a row
+# Widths of: 1x1 | reduce, 3x3 | reduce, 5x5 | projection after pooling. One row per stage.
 STAGES = (
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
     (
@@ -29,7 +29,7 @@ STAGES = (
 def inception(
     in_channels: int, one: int, reduce3: int, three: int, reduce5: int, five: int, projection: int
 ) -> Concatenation:
-    """1x1; 1x1, 3x3; 1x1, 5x5; max pool 3, 1x1; side by side. [B, C, H, W] -> [B, sum of widths, H, W]."""
+    """1x1; 1x1, 3x3; 1x1, 5x5; max pool 3, 1x1; concatenated. [B, C, H, W] -> [B, sum of widths, H, W]."""
     return Concatenation(
         chain(in_channels, (one, 1)),
         chain(in_channels, (reduce3, 1), (three, 3)),
@@ -66,9 +66,10 @@ class GoogLeNet(nn.Module):
     | stages[2]: max pool, 5a, 5b    | [B, 1024, 8, 8]          |
     | head                           | [B, K]                   |
 
-    With `auxiliary_heads`, training yields the logits and those of two heads behind 4a and 4d, whose
-    losses count `auxiliary_weight` each. `block_attention` follows each module (models/attention.py;
-    Hu et al. 2017, fig. 2). `dropout` falls before the last layer, where the paper has 0.4.
+    With `auxiliary_heads`, `forward` in training returns the logits and those of two heads after 4a and
+    4d, whose losses have weight `auxiliary_weight` each. `block_attention` follows each module
+    (models/attention.py; Hu et al. 2017, fig. 2). `dropout` is applied before the last layer; the paper
+    has 0.4.
     """
 
     auxiliary_weight = 0.3

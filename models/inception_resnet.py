@@ -3,11 +3,10 @@
 Szegedy, Ioffe, Vanhoucke and Alemi, "Inception-v4, Inception-ResNet and the Impact of Residual
 Connections on Learning", AAAI 2017, arXiv 1602.07261.
 
-v1 is the network of figs. 10 to 14. Two networks are called v2: that of figs. 15 to 19, and the one
-that the authors released and everybody uses, with another stem, other widths and twice the blocks.
-`InceptionResNetV2` is the released one. For 32x32 images the strides of the stems are 1, their
-convolutions keep the size and their poolings are gone, so that the three stages see maps of 32, 15
-and 7 pixels a side.
+v1 is the network of figs. 10 to 14. Two networks are called v2: that of figs. 15 to 19, and the
+released one in common use, with another stem, other widths and twice the blocks.
+`InceptionResNetV2` is the released one. For 32x32 images the stems have stride 1, same padding and no
+pooling, so that the maps of the three stages have 32, 15 and 7 pixels on each side.
 """
 
 from functools import partial
@@ -22,9 +21,9 @@ chain = partial(layers.chain, eps=1e-3)  # the BN epsilon of the released networ
 
 
 class Residual(nn.Module):
-    """Branches side by side, 1x1 with bias and without BN; scaled, plus input; ReLU. [B, C, H, W] -> [B, C, H, W].
+    """Branches concatenated, 1x1 with bias and without BN, scaled; plus input; ReLU. [B, C, H, W] -> [B, C, H, W].
 
-    `width` is what the branches yield together, `scale` what the sum of sec. 3.3 multiplies them by.
+    `width` is the total number of channels of the branches, `scale` the factor on the residual branch (sec. 3.3).
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class InceptionResNetV1(nn.Module):
     | stages[2]: reduction (fig. 12), five of fig. 13      | [B, 1792, 7, 7]          |
     | head                                                 | [B, K]                   |
 
-    `block_attention` closes each residual branch (models/attention.py). `dropout` falls before the
-    last layer, where the paper has 0.2.
+    `block_attention` ends each residual branch (models/attention.py). `dropout` is applied before the
+    last layer; the paper has 0.2.
     """
 
     def __init__(
@@ -121,8 +120,8 @@ class InceptionResNetV2(nn.Module):
     | closing: 1x1                                                   | [B, 1536, 7, 7]          |
     | head                                                           | [B, K]                   |
 
-    The last block is neither scaled nor followed by a ReLU. `block_attention` closes each residual
-    branch (models/attention.py). `dropout` falls before the last layer, where the paper has 0.2.
+    The last block is neither scaled nor followed by a ReLU. `block_attention` ends each residual
+    branch (models/attention.py). `dropout` is applied before the last layer; the paper has 0.2.
     """
 
     def __init__(

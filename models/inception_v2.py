@@ -1,12 +1,12 @@
-"""Inception v2, or BN-Inception: the network that batch normalisation was introduced with.
+"""Inception v2, or BN-Inception: the network that introduced batch normalisation.
 
 Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal
 Covariate Shift", ICML 2015, arXiv 1502.03167, fig. 5 of the appendix.
 
 Two 3x3 convolutions in place of a 5x5, average pooling in most modules, and modules of stride 2 in
 place of pooling between stages. The pooling branches of 4c and 4d project to 96 channels, the only
-width with which the paper's output sizes (576 and 1024) come out; its table prints 128, as has the
-released Caffe network. For 32x32 images the stem is that of GoogLeNet: three convolutions of stride 1.
+width that gives the paper's output sizes (576 and 1024); its table and the released Caffe network have
+128. For 32x32 images the stem is that of GoogLeNet: three convolutions of stride 1.
 """
 
 from typing import Literal
@@ -17,8 +17,8 @@ from models.layers import Attention, Concatenation, ConvUnit, Head, chain, initi
 
 Pooling = Literal["average", "max"]
 
-# 1x1 | reduce, 3x3 | reduce, 3x3 twice | pooling, projection; a stage a row. Modules that halve the
-# image have neither the 1x1 branch nor a projection: they pass the maximum on.
+# Widths of: 1x1 | reduce, 3x3 | reduce, 3x3 twice | pooling, projection. One row per stage. Modules of
+# stride 2 have no 1x1 branch, and max pooling without projection.
 STAGES = (
     ((64, 64, 64, 64, 96, "average", 32), (64, 64, 96, 64, 96, "average", 64), (0, 128, 160, 64, 96, "max", 0)),
     (
@@ -42,9 +42,9 @@ def inception(
     pooling: Pooling,
     projection: int,
 ) -> Concatenation:
-    """1x1; 1x1, 3x3; 1x1, 3x3, 3x3; pool 3, 1x1; side by side. [B, C, H, W] -> [B, sum of widths, H/s, W/s].
+    """1x1; 1x1, 3x3; 1x1, 3x3, 3x3; pool 3, 1x1; concatenated. [B, C, H, W] -> [B, sum of widths, H/s, W/s].
 
-    Without a first width the stride is 2, the 1x1 branch is absent and the pooled maps pass unprojected.
+    If `one` is 0, the stride is 2 and there is neither a 1x1 branch nor a projection.
     """
     stride = 1 if one else 2
     if stride == 2:
@@ -74,8 +74,8 @@ class InceptionV2(nn.Module):
     | stages[2]: 5a, 5b      | [B, 1024, 8, 8]          |
     | head                   | [B, K]                   |
 
-    `block_attention` follows each module (models/attention.py). `dropout` falls before the last layer:
-    the paper does without.
+    `block_attention` follows each module (models/attention.py). `dropout` is applied before the last
+    layer; the paper has none.
     """
 
     def __init__(

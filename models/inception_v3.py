@@ -1,11 +1,11 @@
-"""Inception v3: convolutions factorised into smaller and into one-sided ones.
+"""Inception v3: convolutions factorised into smaller and into asymmetric ones.
 
 Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception Architecture for Computer
 Vision", CVPR 2016, arXiv 1512.00567, table 1 and figs. 5 to 7 and 10.
 
 The widths are those of the authors' released network. For 32x32 images the five convolutions of the
-stem have stride 1 and keep the size, and its poolings are gone, so that the three stages see maps of
-32, 15 and 7 pixels a side.
+stem have stride 1 and same padding, and there is no pooling, so that the maps of the three stages have
+32, 15 and 7 pixels on each side.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ chain = partial(layers.chain, eps=1e-3)  # the BN epsilon of the released networ
 
 
 def average_pool() -> nn.Module:
-    """3x3 averages at stride 1; at the border zeros count, as in torchvision."""
+    """3x3 average pooling with stride 1; zero padding counts, as in torchvision."""
     return nn.AvgPool2d(3, 1, padding=1)
 
 
@@ -62,7 +62,7 @@ def reduction_b(in_channels: int) -> Concatenation:
 
 
 def module_c(in_channels: int) -> Concatenation:
-    """Fig. 7: 1x1; 1x3 beside 3x1; 3x3, then 1x3 beside 3x1; pooling. [B, C, H, W] -> [B, 2048, H, W]."""
+    """Fig. 7: 1x1; 1x3 and 3x1; 3x3, then 1x3 and 3x1; pooling. [B, C, H, W] -> [B, 2048, H, W]."""
 
     def both_ways(channels: int) -> Concatenation:
         return Concatenation(chain(channels, (384, (1, 3))), chain(channels, (384, (3, 1))))
@@ -86,10 +86,10 @@ class InceptionV3(nn.Module):
     | stages[2]: reduction, two of fig. 7     | [B, 2048, 7, 7]          |
     | head                                    | [B, K]                   |
 
-    With `auxiliary_head`, training yields the logits and those of a head with BN behind stages[1]
-    (sec. 4), whose loss counts `auxiliary_weight`. `block_attention` follows each module
-    (models/attention.py). `dropout` falls before the last layer, where the released network has 0.2
-    and torchvision 0.5.
+    With `auxiliary_head`, `forward` in training returns the logits and those of a head with BN after
+    stages[1] (sec. 4), whose loss has weight `auxiliary_weight`. `block_attention` follows each module
+    (models/attention.py). `dropout` is applied before the last layer; the released network has 0.2,
+    torchvision 0.5.
     """
 
     auxiliary_weight = 0.4
@@ -117,7 +117,7 @@ class InceptionV3(nn.Module):
         )
         self.auxiliary_head = None
         if auxiliary_head:
-            # The released head pools 17x17 maps to 5x5; those of a 32x32 image have 15.
+            # The released head pools 17x17 maps to 5x5; here they are 15x15.
             self.auxiliary_head = nn.Sequential(
                 nn.AdaptiveAvgPool2d(5),
                 chain(768, (128, 1)),

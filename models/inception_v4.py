@@ -3,9 +3,9 @@
 Szegedy, Ioffe, Vanhoucke and Alemi, "Inception-v4, Inception-ResNet and the Impact of Residual
 Connections on Learning", AAAI 2017, arXiv 1602.07261, figs. 3 to 9.
 
-For 32x32 images all strides of the stem are 1 and its convolutions keep the size, so that the
-three stages see maps of 32, 15 and 7 pixels a side. Where the figures and the authors' released
-network differ in the order of 1x7 and 7x1 convolutions, the released network is followed.
+For 32x32 images the stem has stride 1 and same padding throughout, so that the maps of the three
+stages have 32, 15 and 7 pixels on each side. The order of 1x7 and 7x1 convolutions is that of the
+authors' released network, which differs from the figures in places.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ chain = partial(layers.chain, eps=1e-3)  # the BN epsilon of the released networ
 
 
 def average_pool() -> nn.Module:
-    """3x3 averages at stride 1 over the pixels that there are."""
+    """3x3 average pooling with stride 1; padding is excluded from the mean."""
     return nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
 
 
@@ -68,7 +68,7 @@ def reduction_b() -> Concatenation:
 
 
 def module_c() -> Concatenation:
-    """Fig. 6: pooling; 1x1; 1x3 beside 3x1; 3x1, 1x3, then 1x3 beside 3x1. [B, 1536, H, W] -> [B, 1536, H, W]."""
+    """Fig. 6: pooling; 1x1; 1x3 and 3x1; 3x1, 1x3, then 1x3 and 3x1. [B, 1536, H, W] -> [B, 1536, H, W]."""
 
     def both_ways(channels: int) -> Concatenation:
         return Concatenation(chain(channels, (256, (1, 3))), chain(channels, (256, (3, 1))))
@@ -92,8 +92,8 @@ class InceptionV4(nn.Module):
     | stages[2]: reduction, three modules C  | [B, 1536, 7, 7]          |
     | head                                   | [B, K]                   |
 
-    `block_attention` follows each module (models/attention.py). `dropout` falls before the last
-    layer, where the paper has 0.2.
+    `block_attention` follows each module (models/attention.py). `dropout` is applied before the
+    last layer; the paper has 0.2.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The few pieces that several families share to the letter."""
+"""Layers that three or more families share unchanged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,12 +14,12 @@ from models.shake_drop import ShakeDrop
 
 SMALLEST_INPUT = 32
 
-# Builds an attention module for maps of so many channels and, for a 32x32 image, so many pixels a side.
+# Builds an attention module from (channels, side of the maps for a 32x32 image).
 Attention = Callable[[int, int], nn.Module]
 
 
 def require_size(images: Tensor, smallest: int = SMALLEST_INPUT) -> None:
-    """Refuse images that would vanish before the head: a ValueError that names the smallest size."""
+    """Raise ValueError, naming the smallest size, for images that are too small for the network."""
     height, width = images.shape[-2:]
     if height < smallest or width < smallest:
         raise ValueError(f"images of {height}x{width} pixels are too small: at least {smallest}x{smallest} are needed")
@@ -38,7 +38,7 @@ class Head(nn.Module):
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that on the CPU computes in float32, also where the network computes in bfloat16."""
+    """A convolution that computes in float32 on the CPU, even under bfloat16 autocast."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
@@ -48,10 +48,10 @@ class Float32Conv2d(nn.Conv2d):
 
 
 def depthwise_conv(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
-    """A convolution of each channel with a filter of its own, without bias. [B, C, H, W] -> [B, C, H', W'].
+    """A depthwise convolution without bias. [B, C, H, W] -> [B, C, H', W'].
 
-    In bfloat16 torch's CPU kernels (seen in 2.14) take 20 to 300 times as long as in float32 for the gradient of
-    the input where there is a stride, and up to four times as long for that of the weights of large kernels.
+    In bfloat16, torch's CPU kernels (seen in 2.14) are 20 to 300 times slower than in float32 for the gradient of
+    the input with a stride above 1, and up to four times slower for the weight gradient of large kernels.
     """
     kind = nn.Conv2d if (kernel, stride) == (3, 1) else Float32Conv2d
     return kind(channels, channels, kernel, stride, padding, groups=channels, bias=False)
@@ -60,7 +60,7 @@ def depthwise_conv(channels: int, kernel: int, stride: int = 1, padding: int = 0
 class ConvUnit(nn.Sequential):
     """Convolution without bias, BN, ReLU. [B, C, H, W] -> [B, out_channels, H/s, W/s].
 
-    Padded so that only the stride changes the size, unless `padding` says otherwise.
+    Same padding, unless `padding` is given.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ConvUnit(nn.Sequential):
 
 
 def chain(in_channels: int, *units: tuple, eps: float = 1e-5) -> nn.Sequential:
-    """ConvUnits in a row, each as (width, kernel) or (width, kernel, stride); those of stride 2 are unpadded."""
+    """A sequence of ConvUnits, each (width, kernel) or (width, kernel, stride); those of stride 2 are unpadded."""
     modules = nn.Sequential()
     for width, kernel, *stride in units:
         padding = 0 if stride and stride[0] > 1 else None
@@ -102,7 +102,7 @@ def chain(in_channels: int, *units: tuple, eps: float = 1e-5) -> nn.Sequential:
 
 
 class Concatenation(nn.Module):
-    """Branches side by side: each sees the same input, and their outputs are put behind each other by channel."""
+    """Parallel branches on the same input, with their outputs concatenated along the channels."""
 
     def __init__(self, *branches: nn.Module):
         super().__init__()
@@ -113,7 +113,7 @@ class Concatenation(nn.Module):
 
 
 def attended(attention: Attention | None, size: int, *modules: tuple[nn.Module, int]) -> nn.Sequential:
-    """Modules in a row, each given with the channels that it yields and, if there is attention, followed by it."""
+    """A sequence of modules, each given with its number of output channels and followed by attention, if any."""
     row = nn.Sequential()
     for module, channels in modules:
         row.append(module)
@@ -123,10 +123,10 @@ def attended(attention: Attention | None, size: int, *modules: tuple[nn.Module, 
 
 
 class Checkpointed(nn.Sequential):
-    """Modules in a row, which with `enabled` keep only their inputs for the backward pass and compute the rest again.
+    """A sequence of modules with gradient checkpointing: if `enabled`, the backward pass recomputes their activations.
 
-    Chen et al. 2016, arXiv 1604.06174. The result is the same bit by bit: dropout repeats its draws,
-    and batch normalisation counts each batch once.
+    Chen et al. 2016, arXiv 1604.06174. The result is bit-identical: dropout repeats its masks, and batch
+    normalisation updates its running statistics once per batch.
     """
 
     def __init__(self, *modules: nn.Module, enabled: bool):
@@ -143,7 +143,7 @@ class Checkpointed(nn.Sequential):
 
 
 def _keep_statistics_on_repetition(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """The contexts of a checkpointed module's two passes; in the second, running statistics stay as they are."""
+    """The contexts of the forward pass and of its recomputation, which does not update running statistics."""
 
     @contextmanager
     def still() -> Iterator[None]:
@@ -162,10 +162,10 @@ def _keep_statistics_on_repetition(module: nn.Module) -> tuple[AbstractContextMa
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): in training, an image loses the whole branch.
+    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): in training, drop a residual branch per image.
 
-    Each image is drawn for itself, and what is left is scaled up, so that nothing changes at test
-    time; the paper draws once a batch and scales down at test time. [B, C, H, W] -> [B, C, H, W].
+    Kept branches are scaled up in training, so that evaluation needs no scaling; the paper draws once per
+    batch and scales down in evaluation. [B, C, H, W] -> [B, C, H, W].
     """
 
     def __init__(self, rate: float):
@@ -184,7 +184,7 @@ class DropPath(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a residual block stands: stage, stride, side of its output for a 32x32 image, and what is dropped there."""
+    """The position of a residual block: stage, stride, side of its output for a 32x32 image, and its drop rates."""
 
     stage: int
     is_first: bool
@@ -195,17 +195,17 @@ class Place:
     drop_block: DropBlock | None = None
 
     def dropping(self, module: nn.Module) -> nn.Module:
-        """The module, followed by DropBlock where that is at work: what ends a convolution, or a shortcut."""
+        """The module, followed by DropBlock in the stages that use it."""
         return nn.Sequential(module, self.drop_block) if self.drop_block else module
 
 
 def places(
     depths: Sequence[int], *, drop_path: float = 0.0, shake_drop: float = 0.0, drop_block: DropBlock | None = None
 ) -> Iterator[Place]:
-    """The places of `depths` blocks a stage: each stage but the first halves the image with its first block.
+    """The places of all blocks, `depths[i]` in stage i; the first block of each stage but the first has stride 2.
 
-    The rates of stochastic depth and of ShakeDrop grow in a straight line to those given at the last
-    block (Huang et al. 2016, sec. 3); DropBlock is at work in the last stage, and weakly in the one before it.
+    The rates of stochastic depth and of ShakeDrop increase linearly with depth to the given ones (Huang et al.
+    2016, sec. 3). DropBlock is used in the last stage, and at a quarter of its rate in the one before it.
     """
     last = len(depths) - 1
     drop_blocks = {last - 1: drop_block.quarter(), last: drop_block} if drop_block else {}
@@ -226,7 +226,7 @@ def places(
 
 
 def branch_end(channels: int, place: Place, attention: Attention | None) -> list[nn.Module]:
-    """What may close a residual branch: DropBlock, attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), its loss."""
+    """What ends a branch: DropBlock, attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), drop path, shake."""
     return [
         *([place.drop_block] if place.drop_block else []),
         *([attention(channels, place.size)] if attention else []),
@@ -240,8 +240,8 @@ def initialize_he(network: nn.Module) -> None:
 
     Convolutions: normal with std sqrt(2 / (k*k*out_channels)), biases 0. Batch normalisation: scale
     1, shift 0. The last layer (`Head`): normal with std 0.01 (Goyal et al. 2017, arXiv 1706.02677,
-    sec. 5.1), so that training begins with a loss of ln K. Other fully connected layers keep
-    PyTorch's weights. All biases start at 0.
+    sec. 5.1), for an initial loss of ln K. Other fully connected layers keep PyTorch's weights. All
+    biases start at 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

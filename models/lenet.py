@@ -3,9 +3,9 @@
 LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition",
 Proceedings of the IEEE 86(11), 1998, sec. II-B.
 
-On CIFAR it is used with ReLU and max pooling. `activation="tanh"` and `pooling="average"` give what
-is close to the original; nobody rebuilds the rest of it: trainable coefficients in the subsampling,
-a sparse table of connections into the third layer, and radial basis functions as the output.
+On CIFAR it is used with ReLU and max pooling. `activation="tanh"` and `pooling="average"` are close to
+the original. As in other reimplementations, these are missing: trainable coefficients in the
+subsampling, sparse connections into the third layer, and radial basis functions as the output.
 """
 
 from typing import Literal
@@ -25,8 +25,8 @@ class LeNet5(nn.Module):
     | stages[1]: 5x5, activation, pool   | [B, 16, 5, 5]            |
     | head: 120, 84, num_classes         | [B, K]                   |
 
-    Larger images are averaged to 5x5 before the head. `dropout` follows both hidden layers of the
-    head: the paper, older than dropout, uses none.
+    Maps of larger images are average-pooled to 5x5 before the head. `dropout` follows both hidden layers
+    of the head; the paper predates dropout.
     """
 
     def __init__(

@@ -6,9 +6,9 @@ v2  Sandler, Howard, Zhu, Zhmoginov and Chen, "MobileNetV2: Inverted Residuals a
     Bottlenecks", CVPR 2018, arXiv 1801.04381, table 2.
 v3  Howard et al., "Searching for MobileNetV3", ICCV 2019, arXiv 1905.02244, tables 1 and 2.
 
-A separable convolution of a k x k kernel costs 1/N + 1/k^2 of the multiply-adds of a standard one with N
-outputs (v1, sec. 3.1). For 32x32 images the stem has stride 1, and so has the first of v2's stages that
-the paper halves; v1 and v3 end with 2x2 maps, v2 with 4x4. `width` is the width multiplier.
+A depthwise separable k x k convolution costs 1/N + 1/k^2 of the multiply-adds of a standard one with N
+output channels (v1, sec. 3.1). For 32x32 images the stem has stride 1, and in v2 also the second stage;
+v1 and v3 end with 2x2 maps, v2 with 4x4. `width` is the width multiplier.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def unit(
 
 
 def to_multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and at least nine tenths of the number, as in the authors' code."""
+    """The nearest multiple of 8, but at least 8 and at least 0.9 * channels, as in the authors' code."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -54,8 +54,8 @@ class MobileNetV1(nn.Module):
     | stages: widths 64, 128, 256, 512, 1024             | [B, 1024, 2, 2]          |
     | head                                               | [B, K]                   |
 
-    The last stride of the paper's table, 2 at 1024 channels, is a misprint for 1. `dropout` falls
-    before the last layer: the paper uses none.
+    The last stride of the paper's table, 2 at 1024 channels, is a misprint for 1. `dropout` is
+    applied before the last layer; the paper has none.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, width: float, dropout: float = 0.0):
@@ -90,7 +90,7 @@ class SqueezeExcitation(nn.Module):
         )
 
     def gate(self, x: Tensor) -> Tensor:
-        """The weights of the channels between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
+        """The channel weights, between 0 and 1. [B, C, H, W] -> [B, C, 1, 1]."""
         return self.excitation(x.mean((2, 3), keepdim=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,9 +98,9 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expand, depthwise, squeeze and excitation if asked for, 1x1 without activation; plus input if shapes allow.
+    """1x1 expand, depthwise, optional squeeze and excitation, 1x1 without activation; plus input if shapes match.
 
-    [B, C, H, W] -> [B, out_channels, H/s, W/s]. The expansion is left out where it would not widen.
+    [B, C, H, W] -> [B, out_channels, H/s, W/s]. There is no expansion if it would not widen.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class InvertedResidual(nn.Module):
         return x + self.residual(x) if self.adds_input else self.residual(x)
 
 
-# expansion, width, depth, stride of the first block
+# Expansion, width, depth, stride of the first block. One row per stage.
 V2_STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -154,7 +154,7 @@ class MobileNetV2(nn.Module):
     | closing: 1x1                                          | [B, 1280, 4, 4]          |
     | head                                                  | [B, K]                   |
 
-    `dropout` falls before the last layer, where the authors' code has 0.2.
+    `dropout` is applied before the last layer; the authors' code has 0.2.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class MobileNetV2(nn.Module):
         return self.head(self.closing(self.stages(self.stem(images))))
 
 
-# kernel, expanded width, width, squeeze and excitation, activation, stride
+# Kernel, expanded width, width, squeeze and excitation, activation, stride. One row per block.
 V3_ROWS = {
     "large": (
         (3, 16, 16, False, nn.ReLU, 1),
@@ -237,7 +237,7 @@ class MobileNetV3(nn.Module):
     | closing: 1x1, hard swish             | [B, 960, 2, 2]     | [B, 576, 2, 2]     |
     | head: 1280 or 1024, hard swish       | [B, K]             | [B, K]             |
 
-    `dropout` falls before the last layer, where the authors' code has 0.2.
+    `dropout` is applied before the last layer; the authors' code has 0.2.
     """
 
     def __init__(

@@ -1,14 +1,13 @@
-"""Residual networks whose activations stand before the convolutions, and the wide ones.
+"""Pre-activation ResNets and Wide ResNets.
 
 He, Zhang, Ren and Sun, "Identity Mappings in Deep Residual Networks", ECCV 2016, arXiv 1603.05027.
 Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146: the same with wider
 stages and dropout between the convolutions of a block.
 
-In the first block of each stage the activation comes before the split, so that the shortcut, there
-a 1x1 convolution without BN if shapes change, sees activated maps too (the paper's appendix, and
-fb.resnet.torch). A bottleneck block strides in its 3x3 convolution, the authors' code in the first
-1x1; parameters are the same. The paper's ablations are choices: `activation_order` is its fig. 4,
-`shortcut` its fig. 2.
+In the first block of each stage, the shortcut also takes the activated input; it is a 1x1 convolution
+without BN if shapes change (the paper's appendix, and fb.resnet.torch). A bottleneck block has its
+stride in the 3x3 convolution, in the authors' code in the first 1x1; parameters are the same. The
+paper's ablations are options: `activation_order` (fig. 4) and `shortcut` (fig. 2).
 """
 
 from collections.abc import Sequence
@@ -27,8 +26,8 @@ ShortcutKind = Literal[
     "identity", "constant_scaling", "exclusive_gating", "shortcut_only_gating", "convolution", "dropout"
 ]
 
-# Fig. 4: what stands before the first convolution of a branch, behind its last, and behind the
-# addition. Between two convolutions there is BN and ReLU in all of them.
+# Fig. 4: the layers before the first convolution of a branch, after its last, and after the addition.
+# All of them have BN and ReLU between two convolutions.
 ORDERS: dict[ActivationOrder, tuple[str, str, str]] = {
     "original": ("", "BN", "ReLU"),
     "bn_after_addition": ("", "", "BN ReLU"),
@@ -39,13 +38,13 @@ ORDERS: dict[ActivationOrder, tuple[str, str, str]] = {
 
 
 def activation(layers: str, channels: int) -> nn.Sequential:
-    """The layers that an entry of ORDERS names; nothing for an empty one."""
+    """The layers named by an entry of ORDERS, which may be empty."""
     make = {"BN": lambda: nn.BatchNorm2d(channels), "ReLU": nn.ReLU}
     return nn.Sequential(*(make[layer]() for layer in layers.split()))
 
 
 class Addition(nn.Module):
-    """How a shortcut x and a residual branch r of the same shape come together (fig. 2 and table 1).
+    """How a shortcut x and a residual branch r of the same shape are combined (fig. 2 and table 1).
 
     | kind                 |                                                                     |
     | -------------------- | ------------------------------------------------------------------- |
@@ -56,7 +55,7 @@ class Addition(nn.Module):
     | convolution          | a 1x1 convolution of x, plus r                                      |
     | dropout              | x with half of its values set to zero, plus r                       |
 
-    The gates' biases start at -6, the best of the values that the paper tries for exclusive gating.
+    The biases of the gates start at -6, the best of the paper's values for exclusive gating.
     """
 
     def __init__(self, kind: ShortcutKind, channels: int):
@@ -87,8 +86,8 @@ class PreActivationBlock(nn.Module):
     """BN, ReLU, 3x3, BN, ReLU, 3x3; plus shortcut. [B, C, H, W] -> [B, width, H/s, W/s].
 
     With `expansion` 4: BN, ReLU, 1x1 reduce, BN, ReLU, 3x3, BN, ReLU, 1x1 expand; plus shortcut.
-    [B, C, H, W] -> [B, 4*width, H/s, W/s]. Other orders as in ORDERS. Dropout stands before the second
-    convolution.
+    [B, C, H, W] -> [B, 4*width, H/s, W/s]. For other orders see ORDERS. Dropout is applied before the
+    second convolution.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class PreActivationBlock(nn.Module):
                 nn.Conv2d(width, out_channels, 1, bias=False),
             ]
         )
-        before, behind, after = ORDERS[order]
+        before, closing, after = ORDERS[order]
         self.before = activation(before, in_channels)
         self.activates_shortcut = place.is_first
         *inner, last = convolutions
@@ -127,7 +126,7 @@ class PreActivationBlock(nn.Module):
             if dropout and position == 0:
                 self.residual.append(nn.Dropout(dropout))
             self.residual.append(convolution)
-        self.residual.extend([*activation(behind, out_channels), *branch_end(out_channels, place, attention)])
+        self.residual.extend([*activation(closing, out_channels), *branch_end(out_channels, place, attention)])
         same_shape = place.stride == 1 and in_channels == out_channels
         self.shortcut = place.dropping(
             nn.Identity() if same_shape else nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False)
@@ -142,7 +141,7 @@ class PreActivationBlock(nn.Module):
 
 
 class PreResNet(nn.Module):
-    """A pre-activation residual network for small images; `widths` and `depths` have one entry a stage.
+    """A pre-activation residual network for small images; `widths` and `depths` have one entry per stage.
 
     | layer       | PreResNet-164           | Wide ResNet-28-10       | pre-activation ResNet-18 |
     | ----------- | ----------------------- | ----------------------- | ------------------------ |
@@ -154,10 +153,10 @@ class PreResNet(nn.Module):
     | closing     | BN, ReLU                | BN, ReLU                | BN, ReLU                 |
     | head        | [B, K]                  | [B, K]                  | [B, K]                   |
 
-    The stem is a bare convolution where the blocks begin with their activation, and the last block
-    is then followed by one more (`closing`). `block_attention` closes each residual branch,
-    `stage_attention` each stage but the last (models/attention.py). With `checkpointing` the maps
-    within blocks are computed again in the backward pass in place of being kept.
+    If blocks start with an activation, the stem is a bare convolution and the last block is followed by
+    one more activation (`closing`). `block_attention` ends each residual branch, `stage_attention`
+    each stage but the last (models/attention.py). `checkpointing` recomputes the activations within
+    blocks in the backward pass.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""Residual networks, as their authors built them for CIFAR and, with a smaller stem, for ImageNet.
+"""ResNets: those for CIFAR, and those for ImageNet with a smaller stem.
 
 He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385.
 
 ResNet-20 to 1202 are the networks of sec. 4.2: three stages of 16, 32 and 64 channels. ResNet-18 to
-152 have the four stages of table 1 (64 to 512 channels) behind one 3x3 convolution of stride 1 in
-place of the 7x7 of stride 2 and the max pooling, which would leave an image of 32x32 pixels with
-8x8. A bottleneck block strides in its 3x3 convolution (as in fb.resnet.torch and torchvision), the
+152 have the four stages of table 1 (64 to 512 channels). Their stem is one 3x3 convolution of stride 1
+in place of the 7x7 of stride 2 and the max pooling, which would reduce 32x32 pixels to 8x8. A
+bottleneck block has its stride in the 3x3 convolution, as in fb.resnet.torch and torchvision, in the
 paper in the first 1x1; parameters are the same.
 """
 
@@ -22,9 +22,9 @@ Shortcut = Literal["A", "A_symmetric", "B", "C"]
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A of sec. 4.2: every other pixel, and channels of zeros where there are not enough. No parameters.
+    """Option A of sec. 4.2: strided subsampling and zero-padded channels. No parameters.
 
-    `before` of the zeros stand before the channels that there are, the others behind them.
+    `before` zero channels are added before the existing ones, the others after them.
     [B, C, H, W] -> [B, out_channels, H/s, W/s].
     """
 
@@ -40,9 +40,9 @@ class ZeroPadShortcut(nn.Module):
 def make_shortcut(option: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """The shortcuts of sec. 4.1.
 
-    A pads with zeros where shapes change: behind the channels that there are, as fb.resnet.torch
-    does, or half before and half behind ("A_symmetric"), as some ports do whose weights need it.
-    B projects where shapes change, C everywhere.
+    A pads with zero channels where shapes change: after the existing ones, as in fb.resnet.torch, or half
+    before and half after ("A_symmetric"), as in some ports, for their weights. B projects where shapes
+    change, C everywhere.
     """
     same_shape = stride == 1 and in_channels == out_channels
     if same_shape and option != "C":
@@ -100,7 +100,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network for small images; `widths` and `depths` have one entry a stage.
+    """A residual network for small images; `widths` and `depths` have one entry per stage.
 
     | layer       | ResNet-20, 32x32 image  | ResNet-50, 32x32 image  |
     | ----------- | ----------------------- | ----------------------- |
@@ -111,9 +111,9 @@ class ResNet(nn.Module):
     | stages[3]   |                         | [B, 2048, 4, 4]         |
     | head        | [B, K]                  | [B, K]                  |
 
-    `block_attention` closes each residual branch, `stage_attention` each stage but the last
-    (models/attention.py). With `checkpointing` the maps within blocks are computed again in the backward
-    pass in place of being kept. `dropout` falls before the last layer: the paper uses none.
+    `block_attention` ends each residual branch, `stage_attention` each stage but the last
+    (models/attention.py). `checkpointing` recomputes the activations within blocks in the backward pass.
+    `dropout` is applied before the last layer; the paper has none.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""ResNeXt: residual networks whose blocks split into many narrow paths.
+"""ResNeXt: residual networks with grouped convolutions.
 
 Xie, Girshick, Dollar, Tu and He, "Aggregated Residual Transformations for Deep Neural Networks",
 CVPR 2017, arXiv 1611.05431.
 
 ResNeXt-29 is the network of sec. 5.3 for CIFAR: one 3x3 convolution, three stages of three blocks.
-ResNeXt-50 and 101 are those of table 1 behind the same small stem. BN and ReLU stand after the
-convolutions, in the place of the authors' later code, which does better than the pre-activation
-form behind the first arXiv numbers.
+ResNeXt-50 and 101 are those of table 1 with the same small stem. BN and ReLU follow the convolutions,
+as in the authors' later code, which is more accurate than the pre-activation form of the first arXiv
+version.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from models.layers import Attention, Head, Place, branch_end, initialize_he, pla
 class ResNeXtBlock(nn.Module):
     """1x1 reduce, 3x3 in groups, 1x1 expand, each with BN; plus shortcut; ReLU. [B, C, H, W] -> [B, C', H/s, W/s].
 
-    `inner_channels` is cardinality times the width of one path. The grouped convolution is the form
-    of fig. 3c, which is the same function as the paths written out (fig. 3a) and as their early
-    concatenation (fig. 3b). Where shapes change the shortcut is a 1x1 convolution with BN.
+    `inner_channels` is cardinality times the width of one path. The grouped convolution (fig. 3c) is
+    equivalent to separate paths (fig. 3a) and to early concatenation (fig. 3b). Where shapes change, the
+    shortcut is a 1x1 convolution with BN.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class ResNeXt(nn.Module):
     | stages[3]   |                         | [B, 2048, 4, 4]         |
     | head        | [B, K]                  | [B, K]                  |
 
-    Channels double and the image halves from stage to stage. `block_attention` closes each residual
-    branch, `stage_attention` each stage but the last (models/attention.py). `dropout` falls before
-    the last layer: the paper uses none.
+    Each stage doubles the channels and halves the image. `block_attention` ends each residual branch,
+    `stage_attention` each stage but the last (models/attention.py). `dropout` is applied before the last
+    layer; the paper has none.
     """
 
     def __init__(

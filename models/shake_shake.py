@@ -1,7 +1,7 @@
-"""Shake-Shake: residual networks of two branches, mixed in random proportion.
+"""Shake-Shake: residual networks with two branches, mixed with random weights.
 
 Gastaldi, "Shake-Shake regularization", 2017, arXiv 1705.07485, and the author's code
-(shakeshake in Lua), whose shortcut moves the image right and down.
+(shakeshake in Lua), whose shortcut shifts the image right and down.
 """
 
 from typing import Literal
@@ -17,14 +17,14 @@ BackwardMixing = Literal["shake", "even", "keep"]
 
 
 def mix(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """Add first * forward and second * (1 - forward); the gradient is that of the same with `backward` in its place."""
+    """Return first * forward + second * (1 - forward), with `backward` in place of `forward` in the backward pass."""
     seen = torch.lerp(second, first, forward)
     differentiated = torch.lerp(second, first, backward)
     return differentiated + (seen - differentiated).detach()
 
 
 class TwoPathShortcut(nn.Module):
-    """ReLU; 1x1 of every s-th pixel beside 1x1 of the same of the image moved by one pixel right and down; BN.
+    """ReLU; 1x1 of every s-th pixel, and of the image shifted right and down by one pixel, concatenated; BN.
 
     [B, C, H, W] -> [B, out_channels, H/s, W/s].
     """
@@ -46,9 +46,9 @@ class TwoPathShortcut(nn.Module):
 class ShakeShakeBlock(nn.Module):
     """Two branches of ReLU, 3x3, BN, ReLU, 3x3, BN, mixed; plus shortcut. [B, C, H, W] -> [B, width, H/s, W/s].
 
-    In training the share of the first branch is drawn for each image (`level="image"`) or once for
-    the batch, uniformly between 0 and 1 ("shake"), or is a half ("even"); the share in the gradient
-    is another draw, a half, or the same draw ("keep"). At test time it is a half.
+    In training, the weight of the first branch is drawn uniformly from [0, 1] ("shake"), for each image
+    (`level="image"`) or once for the batch, or is 1/2 ("even"). Its weight in the backward pass is drawn
+    again, is 1/2, or is the same ("keep"). In evaluation it is 1/2.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ShakeShakeBlock(nn.Module):
         return self.shortcut(x) + mix(first, second, forward, backward)
 
     def share(self, mixing: Mixing, like: Tensor) -> Tensor:
-        """A share between 0 and 1 for each image, [B, 1, 1, 1], or for all, [1, 1, 1, 1]."""
+        """A weight between 0 and 1 for each image, [B, 1, 1, 1], or for the batch, [1, 1, 1, 1]."""
         shape = (len(like) if self.level == "image" else 1, 1, 1, 1)
         if mixing == "even":
             return like.new_full(shape, 0.5)
@@ -105,7 +105,7 @@ class ShakeShake(nn.Module):
     | stages[2]      | [B, 384, 8, 8]      |
     | head: ReLU ... | [B, K]              |
 
-    `dropout` falls before the last layer: the paper uses none.
+    `dropout` is applied before the last layer; the paper has none.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Selective kernel networks: each unit weighs two kernel sizes against each other, channel by channel.
+"""Selective kernel networks: each block selects between kernel sizes, channel by channel.
 
 Li, Wang, Hu and Yang, "Selective Kernel Networks", CVPR 2019, arXiv 1903.06586.
 
-SKNet-26 and 50 are those of table 1 behind one 3x3 convolution in place of the 7x7 and max pooling;
+SKNet-26 and 50 are those of table 1, with one 3x3 convolution in place of the 7x7 and max pooling;
 the 5x5 of the second branch is a 3x3 with dilation 2, as in the paper. SKNet-29 is that of sec. 4.2
 for CIFAR, built on ResNeXt-29 16x32d; only kernels 1 and 3 give the 27.7 M parameters of table 6.
 """
@@ -17,11 +17,11 @@ from models.layers import ConvUnit, Float32Conv2d, Head, Place, branch_end, init
 
 
 class SelectiveKernel(nn.Module):
-    """Split into two kernels, fuse, select (fig. 1). [B, C, H, W] -> [B, channels, H/s, W/s].
+    """Split into branches, fuse, select (fig. 1). [B, C, H, W] -> [B, channels, H/s, W/s].
 
-    The branches have the given `kernels` and `dilations`. Their maps are summed and averaged over all places; a
-    layer of max(channels / r, L) with BN and ReLU and one of twice the channels, both without bias,
-    give each channel a softmax over the two, by which their maps are weighed.
+    The branches have the given `kernels` and `dilations`. Fuse: their sum, global average, linear to
+    max(channels / r, L), BN, ReLU. Select: linear to channels * branches, softmax over the branches; the
+    output is the sum of the branches with these weights. Both linear layers are without bias.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class SelectiveKernel(nn.Module):
         self.branches = nn.ModuleList()
         for kernel, dilation in zip(kernels, dilations, strict=True):
             padding = kernel // 2 * dilation
-            # In bfloat16 and channels_last, torch's CPU kernels (seen in 2.15) give a wrong gradient of the weights,
-            # made of memory that nobody has written, for few channels a group and a dilation above 1.
+            # In bfloat16 and channels_last, torch's CPU kernels (seen in 2.15) compute a wrong weight gradient, from
+            # uninitialised memory, for few channels per group and a dilation above 1.
             kind = Float32Conv2d if dilation > 1 else nn.Conv2d
             convolution = kind(
                 in_channels, channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
@@ -52,11 +52,11 @@ class SelectiveKernel(nn.Module):
         self.select = nn.Linear(hidden, len(kernels) * channels, bias=False)
 
     def split(self, x: Tensor) -> Tensor:
-        """The maps of all branches. [B, C, H, W] -> [B, branches, channels, H/s, W/s]."""
+        """The outputs of all branches. [B, C, H, W] -> [B, branches, channels, H/s, W/s]."""
         return torch.stack([branch(x) for branch in self.branches], dim=1)
 
     def selection(self, maps: Tensor) -> Tensor:
-        """What each branch counts for, in each channel 1 together. [B, branches, C, H, W] -> [B, branches, C]."""
+        """The weight of each branch in each channel; they sum to 1. [B, branches, C, H, W] -> [B, branches, C]."""
         scores = self.select(self.fuse(maps.sum(1).mean((2, 3))))
         return scores.unflatten(1, (len(self.branches), -1)).softmax(1)
 
@@ -109,7 +109,7 @@ class SKBlock(nn.Module):
 
 
 class SKNet(nn.Module):
-    """A selective kernel network for small images; `depths` has one entry a stage.
+    """A selective kernel network for small images; `depths` has one entry per stage.
 
     | layer       | SKNet-50                | SKNet-29                |
     | ----------- | ----------------------- | ----------------------- |
@@ -121,8 +121,8 @@ class SKNet(nn.Module):
     | head        | [B, K]                  | [B, K]                  |
 
     `width` is the inner width of the first stage, `groups` the paper's G, `reduction` its r and
-    `smallest` its L; `kernels` and `dilations` have one entry a branch. `dropout` falls before the last
-    layer: the paper uses none.
+    `smallest` its L; `kernels` and `dilations` have one entry per branch. `dropout` is applied
+    before the last layer; the paper has none.
     """
 
     def __init__(

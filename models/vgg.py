@@ -3,8 +3,8 @@
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR
 2015, arXiv 1409.1556, configurations A, B, D and E of table 1.
 
-As the field uses them on CIFAR: BN after each convolution, and one fully connected layer behind the
-last pooling in place of the paper's three.
+As commonly used on CIFAR: BN after each convolution, and one fully connected layer in place of the
+paper's three.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from models.layers import Head, initialize_he, require_size
 
 
 class VGG(nn.Module):
-    """A VGG for small images; `depths` are the 3x3 convolutions of each stage, each with a bias, BN and ReLU.
+    """A VGG for small images; `depths` are the numbers of 3x3 convolutions (bias, BN, ReLU) in each stage.
 
     | layer                                | output for a 32x32 image |
     | ------------------------------------ | ------------------------ |
@@ -26,8 +26,8 @@ class VGG(nn.Module):
     | stages[4]                            | [B, 512, 1, 1]           |
     | head                                 | [B, K]                   |
 
-    Without `batch_norm` the network is the paper's own, initialised by Glorot's rule, which its
-    authors found to make pre-training needless (sec. 3.1). `dropout` falls before the last layer.
+    Without `batch_norm`, convolutions are the paper's, with Glorot initialisation, which its authors
+    found to make pre-training unnecessary (sec. 3.1). `dropout` is applied before the last layer.
     """
 
     def __init__(
