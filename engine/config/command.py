@@ -29,11 +29,24 @@ from engine.config.identity import job_directory
 from engine.config.options import CONF, own_groups
 from engine.config.overrides import MISTAKES, jobs, key_of, meant, parse
 from engine.config.resume import going_on, in_its_own_directory, with_resumed
+from engine.config.schema import keys_of_file
 from engine.run.console import end_once_unread
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
 from engine.run.exit import exit_with_error
 from engine.run.process import has_begun_again, is_main_process, is_one_of_several, over
+
+# What a regularizer acts on, by the section of the configuration that it sets; for the help text.
+KINDS = {
+    "loss": "loss",
+    "model": "network",
+    "augmentation": "images",
+    "mixing": "images",
+    "optimizer": "weights",
+    "averages": "weights",
+    "step.max_weight_norm": "weights",
+    "step": "optimizer",
+}
 
 
 def command_line(config_name: str) -> list[DictConfig]:
@@ -203,7 +216,18 @@ def list_groups() -> str:
     """Each group of conf/ with its options, a paragraph each, for the help text; the many recipes have a table."""
     paragraphs = []
     for group in sorted({*own_groups()} - {"recipe"}):
-        options = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+        kinds: dict[str, list[str]] = {}
+        for file in sorted((CONF / group).glob("*.yaml")):
+            kinds.setdefault(f"{kind_of(file)}: " if group == "regularization" else "", []).append(file.stem)
         indent = f"  {group:<16}"
-        paragraphs.append(textwrap.fill(options, width=110, initial_indent=indent, subsequent_indent=" " * len(indent)))
+        for kind, options in sorted(kinds.items()):
+            text = kind + ", ".join(options)
+            paragraphs.append(textwrap.fill(text, width=110, initial_indent=indent, subsequent_indent=" " * 18))
+            indent = " " * 18
     return "\n".join(paragraphs)
+
+
+def kind_of(regularizer: Path) -> str:
+    """What a regularizer acts on, from the section of the configuration at the end of its file."""
+    section = keys_of_file(regularizer)[-1][0]
+    return KINDS.get(".".join(section)) or KINDS.get(section[0], "training")
