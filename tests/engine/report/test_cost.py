@@ -226,5 +226,5 @@ def test_the_program_shows_what_runs_cost(finished, quick, caplog):
     assert list(content["networks"]) == ["best.pt", "last.pt"]
     for its in content["networks"].values():
         assert its["activations"] == 6_518
-    assert "activations: the numbers that convolutions and linear layers put out" in caplog.text
+    assert "activations: outputs of convolutions and linear layers" in caplog.text
     assert "<h2>Cost</h2>" in (run.path / "report.html").read_text()

@@ -348,7 +348,7 @@ def test_pictures_of_attention_show_what_evaluation_json_tells(name, monkeypatch
         return
     for shown, weights in zip(maps(figures["channels by class"]), told["channels"].values(), strict=True):
         assert sorted(map(tuple, shown.T)) == sorted(zip(*weights.values(), strict=True))
-    _, *rows = np.split(np.array(maps(figures["places"]), dtype=object), 4)
+    _, *rows = np.split(np.array(maps(figures["positions"]), dtype=object), 4)
     assert told["places"]["images"] == [0, 1, 2]
     for row, values in zip(rows, told["places"]["maps"].values(), strict=True):
         for shown, value in zip(row, values, strict=True):
