@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from engine.config.command import command_line
 from engine.device.memory import memory_explained
 from engine.run.errors import RunError
-from engine.run.exit import exit_with_error, stoppable
+from engine.run.exit import exit_on_signal, exit_with_error
 from engine.run.paths import find_checkpoints
 
 if TYPE_CHECKING:
@@ -73,6 +73,6 @@ def asked_for(config: DictConfig, networks: dict[str, "Trained"], images: "EvalD
 
 
 if __name__ == "__main__":
-    with stoppable():
+    with exit_on_signal():
         command_line("evaluate")
         main()

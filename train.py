@@ -15,7 +15,7 @@ from engine.distributed.launch import joined, launch
 from engine.run.console import say
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.run.exit import exit_with_error, exit_on_signal, exit_stopped
+from engine.run.exit import exit_on_signal, exit_stopped, exit_with_error
 from engine.run.signals import Interrupted, Signals
 from engine.sweep.jobs import Table, run_job
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from bench.sides import Elsewhere, Options, Ours
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 from engine.distributed.ranks import joined
 
 NETWORKS = ["lenet5", "resnet20", "resnet18"]
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = Options("ranks", __doc__, NETWORKS).parse_args()
     count = arguments.workers
     if "trainer.compile=true" in arguments.overrides:
-        raise SystemExit("trainer.compile=true is for one process")
+        raise SystemExit("trainer.compile=true supports one process only")
     if 0 < torch.cuda.device_count() < count:
         here = torch.cuda.device_count()
         raise SystemExit(f"{here} GPU for {count} processes; CUDA_VISIBLE_DEVICES= leaves them the processor")
@@ -54,7 +54,7 @@ def main() -> None:
     for network in arguments.networks:
         side = network, arguments.ours
         with group(1, count, *side) as alone, group(count, 1, *side) as together:
-            one, several = in_turns([alone, together], rounds=arguments.rounds)
+            one, several = interleaved([alone, together], rounds=arguments.rounds)
         chosen = ", ".join(dict.fromkeys([alone.chosen, together.chosen]))
         print(f"| {network} | {chosen} | {one:,.0f} | {several:,.0f} | {several / one:.3f} |", flush=True)
 

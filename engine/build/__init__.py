@@ -1,1 +1,1 @@
-"""From a checked configuration to objects: the only room that knows torch and OmegaConf both."""
+"""Build objects from a checked configuration: the only package that uses both torch and OmegaConf."""

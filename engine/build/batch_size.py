@@ -9,11 +9,11 @@ from engine.device.memory import is_out_of_memory
 from engine.training.state import TrainState
 from engine.training.step import TrainStep
 
-SHARE = 0.8  # of the free memory, which others may want as well
+SHARE = 0.8  # of the free memory, which other processes may need as well
 
-BESIDE = 2.0  # times what is kept for the backward pass: gradients of activations, and what operators need meanwhile
+BACKWARD_FACTOR = 2.0  # peak memory / saved activations: adds their gradients and operators' workspaces
 
-FEWEST_STEPS = 32  # an epoch: larger batches fit often, but do not train well
+FEWEST_STEPS = 32  # per epoch: larger batches often fit, but do not train well
 
 SMALLEST = 16
 
@@ -21,13 +21,13 @@ SMALLEST = 16
 def largest_batch(
     state: TrainState, train_step: TrainStep, backend: Backend, *, image_shape: torch.Size, count: int
 ) -> int:
-    """A power of two: as many of `count` training images as a step has memory for, and an epoch 32 steps.
+    """The largest power of two that fits into memory and gives at least 32 steps per epoch of `count` images.
 
-    What a step keeps for its backward pass is counted with few images; on a GPU it is tried as well.
-    Gradients and running statistics of `state` are of no use afterwards.
+    Memory is estimated from the tensors saved for backward of a small batch, and on a GPU verified with a step.
+    Gradients and running statistics of `state` are overwritten.
     """
     per_image = kept_per_image(state, train_step, backend, image_shape=image_shape)
-    images_in_memory = SHARE * free_bytes(backend.device) / (BESIDE * per_image)
+    images_in_memory = SHARE * free_bytes(backend.device) / (BACKWARD_FACTOR * per_image)
     size = SMALLEST
     while 2 * size <= min(images_in_memory, count / FEWEST_STEPS):
         size *= 2
@@ -37,18 +37,18 @@ def largest_batch(
 
 
 def images(backend: Backend, image_shape: torch.Size, size: int) -> Tensor:
-    """Some random images [size, C, H, W]."""
+    """Random images [size, C, H, W]."""
     return torch.randn(size, *image_shape, device=backend.device).contiguous(memory_format=backend.memory_format)
 
 
 def kept_per_image(state: TrainState, train_step: TrainStep, backend: Backend, *, image_shape: torch.Size) -> float:
-    """Bytes that a step keeps for its backward pass for each image [C, H, W], counted with few images."""
+    """Bytes saved for backward per image [C, H, W], from two small batches."""
     few, more = (kept_bytes(state, train_step, backend, images(backend, image_shape, size)) for size in (2, 4))
     return (more - few) / 2
 
 
 def kept_bytes(state: TrainState, train_step: TrainStep, backend: Backend, batch: Tensor) -> int:
-    """Bytes that a step on a batch keeps for its backward pass, the weights among them."""
+    """Bytes saved for backward by a step on a batch, including the weights."""
     kept = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -63,12 +63,12 @@ def kept_bytes(state: TrainState, train_step: TrainStep, backend: Backend, batch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of the device that nobody uses."""
+    """Free memory of the device, in bytes."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def fits(state: TrainState, train_step: TrainStep, backend: Backend, image_shape: torch.Size, size: int) -> bool:
-    """Whether a step with so many images has memory enough."""
+    """Whether a step with `size` images fits into memory."""
     try:
         kept_bytes(state, train_step, backend, images(backend, image_shape, size))
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What a run says of itself before its first epoch: the choices, the hyperparameters, the expected time."""
+"""The description of a run, logged before its first epoch: options, hyperparameters, device, versions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,17 +13,17 @@ from engine.device.flops import count_multiply_adds
 from engine.device.versions import git_revision, versions
 from engine.run.console import say
 
-# A run is done, not what it is.
+# Settings of how a run is started, not hyperparameters.
 HOW = {"resume", "resume_force", "sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
 
 
 def hyperparameters(
     config: DictConfig, choices: dict[str, Any], overrides: Sequence[str]
 ) -> dict[str, bool | int | float | str]:
-    """What one compares runs by, flat, as TensorBoard takes it.
+    """The hyperparameters for TensorBoard, as a flat dict.
 
-    The option of each group (`choices`), the few settings that everybody asks for, and whatever the
-    command line set: TensorBoard shows the first few columns, so that the rest would bury these.
+    The option of each config group (`choices`), a few common settings, and the command line's overrides; TensorBoard
+    shows only the first few columns, so the other settings are left out.
     """
     settings = dict(leaves(plain(config)))
     asked_for = {"seed", "optimizer.lr", "trainer.batch_size", "trainer.max_epochs"}
@@ -34,9 +34,9 @@ def hyperparameters(
 
 
 def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any]:
-    """Say what is about to be trained, on what and where; what is known of the run, as plain data.
+    """Log the model, data and device of a run, and return these facts as plain data.
 
-    `choices` are the options chosen of each group.
+    `choices` are the selected options of each config group.
     """
     splits, backend, speeds = parts.splits, parts.backend, parts.speeds
     model, optimizer = parts.state.model, parts.state.optimizer
@@ -72,12 +72,12 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
     say(f"{where}, {backend}, {versions_and_batch}, seed {seed}")
     if speeds:
         others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != backend)
-        say(f"{backend} was chosen for {speeds[backend]:,.0f} images/s forward and backward; {others}")
+        say(f"autotune chose {backend} with {speeds[backend]:,.0f} images/s forward and backward; {others}")
     return facts
 
 
 def what_computes(facts: dict[str, Any]) -> str:
-    """What needs memory, in words."""
+    """The settings that determine memory use, for the out-of-memory message."""
     return (
         f"batches of {facts['batch_size']} images, model={facts['model']}, {facts['precision']}, on {facts['device']}"
     )

@@ -1,8 +1,8 @@
-"""What a sweep will take, said before its first job: parameters, multiply-adds, memory and time of its networks.
+"""Estimate the cost of a sweep before its first job: parameters, multiply-adds, memory and time of its models.
 
-Each distinct network trains for a moment on random images, here and now; those for which there is no time are
-estimated by their multiply-adds. It is an estimate: how a data set is read and augmented is not in it, nor what
-`precision=auto` may gain, nor that jobs beside each other or another machine are slower or faster.
+Each distinct model trains a few steps on random images on this device; when time runs out, the others are estimated
+from their multiply-adds. The estimate ignores data loading, augmentation, the gain of `precision=auto`, and the
+effect of parallel jobs or other hardware.
 """
 
 import gc
@@ -19,17 +19,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from engine.config.identity import is_finished
-from engine.config.schedule import held_out, known_of, trained_on
+from engine.config.schedule import dataset_facts, held_out, images_per_epoch
 from engine.plotting.plot import count, duration, rounded
 from engine.run.console import echo
 from engine.run.exit import reason
 from engine.run.signals import Interrupted, Signals
 
-WORTH = 20_000  # images that a sweep trains on, counted in each epoch: with fewer it is done before it is estimated
+WORTH = 20_000  # image passes of a sweep: a smaller one takes less time than its estimate
 
-SECONDS = 15.0  # for all networks
+SECONDS = 15.0  # for all models
 
-LONG_ENOUGH = 0.25  # seconds of a step: with more images it would not be measured better
+LONG_ENOUGH = 0.25  # seconds of a step, enough for a precise measurement
 
 MOST_LINES = 20
 
@@ -38,7 +38,7 @@ FORWARD = 1 / 3  # of the time of a step: the backward pass takes twice as long
 
 @dataclass(frozen=True)
 class Kind:
-    """Jobs that take the same: their name, their configurations, and of their data set images, classes and side."""
+    """Jobs of equal cost: their name, their configurations, and their data set's images, classes and image size."""
 
     name: str
     jobs: list[DictConfig]
@@ -48,13 +48,13 @@ class Kind:
 
     @property
     def config(self) -> DictConfig:
-        """Of one of them."""
+        """The configuration of the first job."""
         return self.jobs[0]
 
     @property
     def image_passes(self) -> float:
-        """Images that a job trains on, counted in each epoch; one that is evaluated counts as a share."""
-        config, images = self.config, trained_on(self.config, self.size)
+        """Training images over all epochs of a job, plus evaluated images weighted by the cost of a forward pass."""
+        config, images = self.config, images_per_epoch(self.config, self.size)
         evaluated = held_out(config, self.size) + images * config.trainer.clean_train_accuracy
         evaluated *= 1 + len(config.averages)
         return config.trainer.max_epochs * (images + FORWARD * evaluated)
@@ -62,7 +62,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a network: parameters, multiply-adds; of its training bytes and seconds an image, or None if not tried."""
+    """A model's parameters, multiply-adds, training memory in bytes, and seconds per image; None: not measured."""
 
     parameters: int
     multiply_adds: int
@@ -71,14 +71,14 @@ class Cost:
 
 
 def announce(configs: Sequence[DictConfig]) -> None:
-    """Say what the jobs of a sweep that are not finished will take, unless that takes longer than it is worth.
+    """Print the estimated cost of the unfinished jobs of a sweep, unless the sweep is too small.
 
-    What cannot be estimated is no mistake here: the job itself will say what is wrong.
+    A failed estimate is not an error: the job itself will report what is wrong.
     """
     if len(configs) < 2 or not configs[0].sweep_estimate or configs[0].lr_find:
         return
     if configs[0].hydra.runtime.choices["hydra/sweeper"] != "basic":
-        return  # which jobs there are shows only later
+        return  # the sweeper chooses the jobs later
     todo = [config for config in configs if not is_finished(config)]
     try:
         with Signals():
@@ -94,14 +94,14 @@ def announce(configs: Sequence[DictConfig]) -> None:
 
 
 def release_gpu() -> None:
-    """Give back what trials of networks have left on a GPU, which jobs in other processes shall have."""
+    """Free the GPU memory of the measurements, for jobs in other processes."""
     if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def kinds(configs: Sequence[DictConfig]) -> list[Kind]:
-    """The jobs by what they take, in the order of the command."""
+    """The jobs grouped by cost, in the order of the command."""
     groups: dict[str, list[DictConfig]] = {}
     for config in configs:
         groups.setdefault(json.dumps(deciding_cost(config), sort_keys=True), []).append(config)
@@ -115,13 +115,13 @@ def kinds(configs: Sequence[DictConfig]) -> list[Kind]:
 
 
 def common_words(configs: Sequence[DictConfig]) -> list[str]:
-    """The words that all these jobs are given, in their order."""
+    """The overrides that all jobs share, in order."""
     words = [list(config.hydra.overrides.task) for config in configs]
     return [word for word in words[0] if all(word in others for others in words)] if words else []
 
 
 def deciding_cost(config: DictConfig) -> dict[str, Any]:
-    """The settings that decide how long a job takes and how much memory."""
+    """The settings that determine a job's time and memory."""
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
@@ -132,11 +132,11 @@ def deciding_cost(config: DictConfig) -> dict[str, Any]:
 
 
 def data_facts(config: DictConfig) -> tuple[int, int, int]:
-    """Training images, classes and pixels of a side; files are counted, and only what says nothing of itself is read.
+    """The number of training images, of classes, and the image size in pixels; the data set is read only if needed.
 
     Raises DataError and RunError.
     """
-    known = known_of(config.dataset)
+    known = dataset_facts(config.dataset)
     if config.dataset._target_ == "data.folder.folder":
         from data.folder import SUFFIXES, class_names, visible
 
@@ -153,7 +153,7 @@ def data_facts(config: DictConfig) -> tuple[int, int, int]:
 
 
 def costs(found: Sequence[Kind]) -> list[Cost]:
-    """What the network of each kind costs. Raises what its jobs would raise."""
+    """The cost of each kind. Raises what its jobs would raise."""
     until = time.monotonic() + SECONDS
     known: dict[str, Cost] = {}
     result = []
@@ -174,7 +174,7 @@ def costs(found: Sequence[Kind]) -> list[Cost]:
 
 
 def counted(kind: Kind) -> Cost:
-    """What follows from the network alone, which needs no memory for that."""
+    """The cost without measurement: parameters and multiply-adds, from a model on the meta device."""
     import torch
 
     from engine.build import objects
@@ -187,19 +187,19 @@ def counted(kind: Kind) -> Cost:
 
 
 def measured(kind: Kind) -> Cost:
-    """The cost of a network that is trained for a moment, with the first of the ways to compute that are possible.
+    """The cost of a model, measured in a few training steps on the first candidate backend.
 
-    `memory` is the sum of the weights, their gradients, the optimizer's state, averages, and what a batch (of several
-    parts a part) keeps for the backward pass; what operators need meanwhile is not in it.
+    `memory` is the sum of the weights, gradients, optimizer state, averages, and the tensors that a (micro-)batch
+    saves for backward, without operators' workspaces.
     """
     import torch
 
     from data.dataset import Images, Splits
     from engine.build import auto, objects
     from engine.build.batch_size import images, kept_per_image
-    from engine.device.cuda_graphs import WARM_UP, CudaGraphs, unheard
+    from engine.device.cuda_graphs import WARM_UP, CudaGraphs, discard_log
 
-    shape, number = torch.Size((3, kind.side, kind.side)), trained_on(kind.config, kind.size)
+    shape, number = torch.Size((3, kind.side, kind.side)), images_per_epoch(kind.config, kind.size)
     some = Images(torch.randint(256, (256, *shape), dtype=torch.uint8), torch.arange(number) % kind.classes)
     names = [str(label) for label in range(kind.classes)]
     splits = Splits(train=some, val=some, test=some, classes=names, mean=[0.5] * 3, std=[0.25] * 3)
@@ -207,7 +207,7 @@ def measured(kind: Kind) -> Cost:
     config = auto.with_batch_size(kind.config, splits, backend)
     auto.set_up(config, backend)
     state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
-    step = replace(step, graphs=CudaGraphs(log=unheard) if step.graphs else None)
+    step = replace(step, graphs=CudaGraphs(log=discard_log) if step.graphs else None)
     per_image = kept_per_image(state, replace(step, micro_batches=1), backend, image_shape=shape)
     state.optimizer.zero_grad()
 
@@ -222,16 +222,18 @@ def measured(kind: Kind) -> Cost:
     size, most = 2, min(config.trainer.batch_size, number)
     if backend.device.type == "cuda":
         size = most
-        *_, took = (seconds(size) for _ in range(WARM_UP + 2))  # of which the last is nothing but replayed
+        *_, took = (seconds(size) for _ in range(WARM_UP + 2))  # the last one only replays the CUDA graph
     else:
-        seconds(size)  # the first time of everything costs more
+        seconds(size)  # warm-up
         few = took = seconds(size)
         while took < LONG_ENOUGH and size < most:
             size = min(4 * size, most)
             took = seconds(size)
         if size > 2:
             took = min(took, seconds(size))
-            took += max(took - few, 0) / (size - 2) * (most - size)  # the update costs the same with any batch
+            took += (
+                max(took - few, 0) / (size - 2) * (most - size)
+            )  # the optimizer step costs the same for any batch size
             size = most
     weights = sum(tensor.nbytes for tensor in state.model.state_dict().values())
     gradients = sum(parameter.nbytes for parameter in state.model.parameters() if parameter.requires_grad)
@@ -244,12 +246,12 @@ def measured(kind: Kind) -> Cost:
 
 
 def lines(found: Sequence[Kind], costs: Sequence[Cost], jobs: int) -> list[str]:
-    """The estimate as text."""
+    """The estimate as lines of text."""
     todo = sum(len(kind.jobs) for kind in found)
     done = f" of {jobs}, the others are finished" if todo < jobs else ""
-    text = [f"{todo} jobs{done}; about, on this machine:"]
+    text = [f"{todo} jobs{done}; estimated on this device:"]
     for kind, cost in list(zip(found, costs, strict=True))[:MOST_LINES]:
-        memory = f"{spoken_bytes(cost.memory)} to train, " if cost.memory else "by that "
+        memory = f"{format_bytes(cost.memory)} to train, " if cost.memory else "estimated "
         text.append(
             f"  {len(kind.jobs)} x {kind.name}: {count(cost.parameters, 3)} parameters, "
             f"{count(cost.multiply_adds, 3)} multiply-adds, {memory}"
@@ -264,6 +266,6 @@ def lines(found: Sequence[Kind], costs: Sequence[Cost], jobs: int) -> list[str]:
     return text
 
 
-def spoken_bytes(number: float) -> str:
-    """Memory with two digits."""
+def format_bytes(number: float) -> str:
+    """A memory size in MB or GB with two significant digits."""
     return f"{rounded(number / 1e6, 2)} MB" if number < 1e9 else f"{rounded(number / 1e9, 2)} GB"

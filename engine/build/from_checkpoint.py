@@ -1,4 +1,4 @@
-"""A trained network from its checkpoint, and the images it is evaluated on."""
+"""Rebuild a trained model from its checkpoint, and the data it is evaluated on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ from engine.training.checkpoint_validation import MOST_COUNTED, is_whole
 def restored(
     model: dict[str, Any], weights: dict[str, torch.Tensor], *, num_classes: int, in_channels: int
 ) -> nn.Module:
-    """The network of a model group that stands in a file, with its weights.
+    """The model of a saved model config, with its weights.
 
-    Raises CheckpointError if it asks for code that is not this project's, and what torch raises if they do not fit.
+    Raises CheckpointError if its `_target_` is not this project's code, and torch's error if the weights do not fit.
     """
     require_own_code(model, targets("models"))
     built = network(model, num_classes=num_classes, in_channels=in_channels)
@@ -36,9 +36,9 @@ def restored(
 
 @dataclass(frozen=True)
 class Trained:
-    """A network from a checkpoint, the name of its weights among those in there, and what it needs to be used.
+    """A model from a checkpoint, the name of its weights, and what inference needs.
 
-    `image_shape` is that of the images it was trained on, (C, H, W); `tta` what its `views` are called.
+    `image_shape` is that of the training images, (C, H, W); `tta` the name of its `views`.
     """
 
     model: nn.Module
@@ -52,12 +52,11 @@ class Trained:
 
 
 def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta: DictConfig | None = None) -> Trained:
-    """Rebuild the network that a checkpoint describes, without reading any images.
+    """Rebuild the model of a checkpoint, without reading any images.
 
-    `weights` are "model" or the name of an average, None those that count (`result_weights`); `tta` is an option
-    of that group, None that of the training. A device that lacks the precision of the training computes in fp32.
-    Raises CheckpointError if the checkpoint asks for code that is not this project's, or does not describe what it
-    holds.
+    `weights` is "model" or the name of an average, None for `result_weights`; `tta` is a config of that group, None
+    for that of the training. A device that lacks the precision of the training uses fp32. Raises CheckpointError if
+    the checkpoint names code that is not this project's, or is inconsistent.
     """
     with checkpoint_errors():
         saved = checkpoint["config"]
@@ -72,7 +71,7 @@ def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
         model.to(here.device, memory_format=here.memory_format)
         normalize = Normalize(checkpoint["mean"], checkpoint["std"], here.device, here.memory_format)
         chosen = saved["tta"] if tta is None else plain(tta)
-        views, called = instantiate(chosen), called_in("tta", chosen)
+        views, called = instantiate(chosen), option_name("tta", chosen)
         found = Trained(model, name, classes, image_shape, normalize, here.precision, views, called)
         check_forward(found if tta is None else replace(found, views=as_it_is))
         return found
@@ -80,7 +79,7 @@ def rebuild(checkpoint: dict[str, Any], *, weights: str | None, device: str, tta
 
 @torch.no_grad()
 def check_forward(trained: Trained) -> torch.Tensor:
-    """The logits [1, K] of a black image of the shape that a checkpoint says; raises what comes of settings at odds."""
+    """The logits [1, K] of a zero image of the checkpoint's `image_shape`; raises if the settings are inconsistent."""
     black = torch.zeros(1, *trained.image_shape, device=trained.precision.device)
     with trained.precision.autocast():
         return mean_logits(trained.model.eval(), trained.normalize(black), trained.views)
@@ -88,7 +87,7 @@ def check_forward(trained: Trained) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class EvalData:
-    """Images that a network was not trained on: those to test it on, and those that were held out, maybe none."""
+    """Images that a model was not trained on: the test images, and the validation images, which may be none."""
 
     test: EvalLoader
     val: EvalLoader
@@ -97,10 +96,10 @@ class EvalData:
 def eval_data(
     checkpoint: dict[str, Any], trained: Trained, *, eval_batch_size: int | None, root: str | None
 ) -> EvalData:
-    """The images that the training with this checkpoint did not use; where an argument is None, as they were then.
+    """The test and validation images of a checkpoint's run; an argument of None keeps the run's setting.
 
-    Raises CheckpointError if that data set has other classes, no test images or ones of another shape, or is not
-    described, and RunError if it cannot be read.
+    Raises CheckpointError if the data set has other classes, no test images, another image shape, or no description,
+    and RunError if it cannot be read.
     """
     with checkpoint_errors():
         saved = checkpoint["config"]
@@ -126,13 +125,13 @@ def eval_data(
 
 
 def every_tta() -> dict[str, Views]:
-    """Each option of the group tta by its name, within a command that Hydra runs."""
+    """Each option of the tta config group by name; Hydra must be initialised."""
     options = GlobalHydra.instance().config_loader().get_group_options("tta")
     return {option: instantiate(compose("evaluate", [f"tta={option}"]).tta) for option in options}
 
 
-def called_in(group: str, values: dict[str, Any]) -> str:
-    """The option of a group that has these values or, where none does, what they build and with which values."""
+def option_name(group: str, values: dict[str, Any]) -> str:
+    """The name of the config group's option with these values or, if there is none, the class and its arguments."""
     for file in sorted((CONF / group).glob("*.yaml")):
         if plain(OmegaConf.load(file)) == values:
             return file.stem
@@ -141,14 +140,14 @@ def called_in(group: str, values: dict[str, Any]) -> str:
 
 
 def require_own_code(group: Any, allowed: frozenset[str]) -> None:
-    """Refuse a group of settings out of a file that builds nothing, names code beyond `allowed`, or has references."""
+    """Reject a saved config without `_target_`, with code other than `allowed`, or with interpolations."""
     if not isinstance(group, dict) or "_target_" not in group:
         raise CheckpointError("the checkpoint does not describe what it holds: a group of its settings builds nothing")
     refuse_foreign(group, allowed)
 
 
 def refuse_foreign(node: Any, allowed: frozenset[str]) -> None:
-    """Refuse settings that name code beyond `allowed`, or that refer to anything."""
+    """Reject settings with a `_target_` other than `allowed`, or with interpolations."""
     if isinstance(node, dict):
         if "_target_" in node and node["_target_"] not in allowed:
             raise CheckpointError(f"the checkpoint asks for {node['_target_']}, which conf/ does not name: refused")

@@ -1,4 +1,4 @@
-"""From a checked configuration to the objects that train: the last place that knows OmegaConf and Hydra."""
+"""Build model, data, optimizer and step from a configuration; code below this does not see OmegaConf or Hydra."""
 
 import json
 import re
@@ -30,13 +30,13 @@ from engine.training.pretrained import Pretrained
 from engine.training.state import TrainState
 from engine.training.step import TrainStep
 
-PREPARED_ON = 5000  # training images, at most, that a network may look at to set its first weights
+PREPARED_ON = 5000  # most training images for data-dependent initialisation
 
 
 def instantiate(node: Any, *positional: Any, **arguments: Any) -> Any:
-    """What Hydra builds from a `_target_`, with plain lists and dicts.
+    """Instantiate a `_target_` with Hydra, with plain lists and dicts.
 
-    A value that its owner refuses (ValueError) is a CommandError; other errors come as they were raised.
+    A ValueError of the constructor becomes a CommandError; other errors are re-raised.
     """
     try:
         return utils.instantiate(node, *positional, **arguments, _convert_="all")
@@ -49,7 +49,7 @@ def instantiate(node: Any, *positional: Any, **arguments: Any) -> Any:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as plain data, with all references resolved."""
+    """A configuration as plain data, with all interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True)
 
 
@@ -59,10 +59,9 @@ def sinks(config: DictConfig) -> list[Sink]:
 
 
 def splits(config: DictConfig, *, keep: bool = False) -> Splits:
-    """The images that a run trains, validates and tests on, in memory.
+    """The train, val and test images of a run, in memory.
 
-    With `keep` the data set stays there for the next run of this process, which then need not read it again.
-    Raises RunError where they cannot be read.
+    With `keep` the data set is cached for the next run of this process. Raises RunError if it cannot be read.
     """
     source = plain(config.dataset)
     protocol = {name: source.pop(name) for name in ("val_size", "train_limit", "test_limit")}
@@ -73,7 +72,7 @@ def splits(config: DictConfig, *, keep: bool = False) -> Splits:
 
 @contextmanager
 def data_explained() -> Iterator[None]:
-    """Within, what is wrong with the data raises RunError."""
+    """Convert DataError within this context to RunError."""
     try:
         yield
     except DataError as error:
@@ -82,12 +81,12 @@ def data_explained() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def kept_dataset(source: str) -> Dataset:
-    """The data set that a dataset group (JSON) names."""
+    """The data set of a dataset config (JSON), cached."""
     return instantiate(json.loads(source))
 
 
 def network(model: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
-    """The network of a model group, with its initial weights."""
+    """The model of a model config, with its initial weights."""
     return instantiate(model, num_classes=num_classes, in_channels=in_channels)
 
 
@@ -99,9 +98,9 @@ def state(
     pretrained: Pretrained | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainState:
-    """The network on the device with its optimizer, at step 0; with those of the `pretrained` weights that fit.
+    """The model on the device with its optimizer, at step 0, with the `pretrained` weights that fit.
 
-    For several `ranks`, as their configuration says. Raises CheckpointError where no weights fit.
+    With several `ranks`, batch norm is synchronised if configured. Raises CheckpointError if no weights fit.
     """
     in_channels = splits.train.images.shape[1]
     model = network(plain(config.model), num_classes=len(splits.classes), in_channels=in_channels)
@@ -127,10 +126,10 @@ def state(
 
 
 def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
-    """The optimizer, with weight decay on the weights of convolutions and fully connected layers.
+    """The optimizer, with weight decay on the weights of convolutions and linear layers.
 
-    Norms' scales and shifts and all biases, which have one dimension, are decayed only on request. The
-    learning rate is that of the configuration times a power of the batch's relative size.
+    Norm parameters and biases, which have one dimension, are decayed only with `decay_norms_and_biases`. The learning
+    rate is scaled by `learning_rate_scale`.
     """
     options = plain(config.optimizer)
     decay = options.pop("weight_decay", 0.0)
@@ -142,7 +141,7 @@ def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
     optimizers_without_compiler()
-    # By position: by name OmegaConf would wrap them, and hold weights and optimizer until the next garbage collection.
+    # Positional: as a keyword, OmegaConf would wrap them and keep weights and optimizer until garbage collection.
     built = instantiate(options, [group for group in groups if group["params"]])
     for group in built.param_groups:
         group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
@@ -152,7 +151,7 @@ def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
 def train_step(
     config: DictConfig, backend: Backend, ranks: Ranks = ALONE, train: TrainLoader | None = None
 ) -> TrainStep:
-    """What happens to a batch: to one of `train`, where it is shared among `ranks`."""
+    """The training step; with several `ranks`, for their shares of the batches of `train`."""
     step, one_gpu = plain(config.step), backend.device.type == "cuda" and ranks.size == 1
     return TrainStep(
         loss=instantiate(config.loss),
@@ -169,7 +168,7 @@ def train_step(
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches for training, and for evaluation after each epoch (by what the figures are called) and at the end."""
+    """The loaders for training, for evaluation after each epoch (by metric prefix), and for the final test."""
 
     train: TrainLoader
     after_epoch: dict[str, EvalLoader]
@@ -177,12 +176,12 @@ class Loaders:
 
 
 def loaders(config: DictConfig, splits: Splits, backend: Backend, ranks: Ranks = ALONE) -> Loaders:
-    """Batches from images on the device; those for training are augmented. Each of several `ranks` gets its share."""
+    """Loaders of images on the device, with augmentation for training. Each of several `ranks` gets its share."""
     normalize = Normalize(splits.mean, splits.std, backend.device, backend.memory_format)
     operations = in_order({name: instantiate(operation) for name, operation in config.augmentation.items()})
     with data_explained():
         prepared = [operation.prepared(splits.train.images) for operation in operations.values()]
-    train_images = splits.train.to(backend.device)  # once, also where they are evaluated as well
+    train_images = splits.train.to(backend.device)  # one copy, shared with clean_train
     train = TrainLoader(
         train_images,
         batch_size=config.trainer.batch_size,
@@ -205,7 +204,7 @@ def loaders(config: DictConfig, splits: Splits, backend: Backend, ranks: Ranks =
 
 
 def evaluation_loader(config: DictConfig, images: Images, normalize: Normalize, ranks: Ranks = ALONE) -> EvalLoader:
-    """Batches of all images as they are, or of the share of one of several ranks."""
+    """A loader of all images without augmentation, or of this rank's share."""
     mine = share(len(images), ranks.rank, ranks.size)
     images = Images(images.images[mine], images.labels[mine])
     return EvalLoader(images.to(normalize.mean.device), batch_size=config.trainer.eval_batch_size, normalize=normalize)

@@ -1,4 +1,4 @@
-"""Which precision and memory format is fastest, found by trying: it differs by network, batch and machine."""
+"""Benchmark precisions and memory formats: the fastest depends on the model, batch size and device."""
 
 import math
 import time
@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.device.cuda_graphs import WARM_UP, CudaGraphs, unheard
+from engine.device.cuda_graphs import WARM_UP, CudaGraphs, discard_log
 from engine.device.device import Backend
 from engine.device.memory import is_out_of_memory
 from engine.training.state import TrainState
 from engine.training.step import TrainStep
 
-ROUNDS, ENOUGH = 4, 0.3  # at least so many rounds, and so many seconds in all; each candidate's shortest counts
+ROUNDS, ENOUGH = 4, 0.3  # minimum rounds, and total seconds; the shortest time of each candidate counts
 
-FEWEST, LONG_ENOUGH = 8, 0.05  # images, and seconds: where so many take longer no more are tried
+FEWEST, LONG_ENOUGH = 8, 0.05  # images to start with, and the seconds of a pass at which the batch stops growing
 
-HOPELESS = 1.5  # times as slow as the fastest: a candidate that is so after two rounds is left at that
+TOO_SLOW = 1.5  # times the fastest: a candidate slower than this after two rounds is not measured further
 
-STEADY = 0.75  # of the time of a small batch, which at most is the same for any number of images
+STEADY = 0.75  # largest share of a small batch's time that is assumed independent of the batch size
 
-MARGIN = 1.1  # so much faster must a candidate be than one that stands before it: in doubt every run chooses alike
+MARGIN = 1.1  # speedup over an earlier candidate that is needed to replace it, so that runs choose the same
 
 
-def try_out(
+def benchmark_backends(
     backends: Sequence[Backend],
     state: TrainState,
     train_step: TrainStep,
@@ -33,39 +33,38 @@ def try_out(
     image_shape: torch.Size,
     batch_size: int,
 ) -> dict[Backend, float]:
-    """Images a second, forward and backward, for each candidate.
+    """Images per second, forward and backward, of each candidate; 0 if out of memory.
 
-    On a processor they take turns, so that whatever else the machine is doing slows them all. Batches there have at
-    most half the size of those in training (but two images), so that none takes more memory in fp32 than the run in
-    16 bits, and tell what a whole one takes; on a GPU, where memory that did not suffice is told from the rest, they
-    have all of it, for which cuDNN then has found its ways already. What does not fit into memory has no speed.
-    Neither the running statistics of `state` nor its memory format are of use afterwards, and torch's handling of
-    fp32 products is that of the last candidate.
+    On a CPU the candidates take turns, so that background load affects all of them, with at most half the training
+    batch (at least two images), so that fp32 needs no more memory than the run in 16 bits; the speed of a full batch
+    is extrapolated. On a GPU they use full batches, for which cuDNN's autotuning is then done as well.
+    The running statistics and memory format of `state` are overwritten, and torch's TF32 setting is that of the last
+    candidate.
     """
     device = backends[0].device
-    most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm over one value has no meaning
+    most = max(2, batch_size if device.type == "cuda" else batch_size // 2)  # batch norm needs two values
     images = torch.randn(most, *image_shape, device=device)
-    trial = Trial(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
+    benchmark = Benchmark(state, train_step, images, torch.zeros(most, dtype=torch.int64, device=device))
     state.model.train()
-    return one_after_the_other(backends, trial) if device.type == "cuda" else in_turns(backends, trial, batch_size)
+    return sequential(backends, benchmark) if device.type == "cuda" else interleaved(backends, benchmark, batch_size)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Passes of a network on some images."""
+class Benchmark:
+    """Times forward and backward passes of a model on fixed images."""
 
     state: TrainState
     train_step: TrainStep
     images: Tensor
     labels: Tensor
 
-    def arrange(self, backend: Backend) -> None:
-        """Have the next passes computed so."""
+    def apply(self, backend: Backend) -> None:
+        """Apply the backend's TF32 setting and memory format."""
         backend.precision.set_fp32_products()
         self.state.model.to(memory_format=backend.memory_format)
 
     def seconds(self, backend: Backend, images: int, graphs: CudaGraphs | None = None) -> float:
-        """Of forward and backward with so many images; for ever where memory does not suffice."""
+        """The time of a forward and backward pass with `images` images; inf if out of memory."""
         step = replace(self.train_step, precision=backend.precision, micro_batches=1, graphs=graphs)
         try:
             batch = self.images[:images].contiguous(memory_format=backend.memory_format)
@@ -82,29 +81,29 @@ class Trial:
             self.state.optimizer.zero_grad()
 
 
-def in_turns(backends: Sequence[Backend], trial: Trial, batch_size: int) -> dict[Backend, float]:
-    """Images a second of each candidate with a whole batch, from passes in turns on two smaller ones.
+def interleaved(backends: Sequence[Backend], benchmark: Benchmark, batch_size: int) -> dict[Backend, float]:
+    """Images per second of each candidate with a full batch, from alternating passes on two smaller batches.
 
-    One alone would tell the wrong one: casting weights to 16 bits, and adding up their gradients, takes as long for
-    few images as for many.
+    Two sizes separate the fixed cost: casting weights to 16 bits and accumulating gradients take the same time for
+    any batch size.
     """
-    two = sizes(trial, backends[0])
+    two = sizes(benchmark, backends[0])
     durations = {backend: dict.fromkeys(two, math.inf) for backend in backends}
 
     def speed(backend: Backend) -> float:
         return extrapolated(durations[backend], batch_size)
 
     def measure(backend: Backend) -> dict[int, float]:
-        trial.arrange(backend)
-        return {images: trial.seconds(backend, images) for images in durations[backend]}
+        benchmark.apply(backend)
+        return {images: benchmark.seconds(backend, images) for images in durations[backend]}
 
-    # The first time of everything costs more, and shows what there is memory for.
+    # Warm-up, which also drops candidates that run out of memory.
     left = [backend for backend in backends if max(measure(backend).values()) < math.inf]
     rounds, spent = 0, 0.0
     while left and (rounds < ROUNDS or spent < ENOUGH):
-        hopeless = max(map(speed, left)) / HOPELESS
+        too_slow = max(map(speed, left)) / TOO_SLOW
         for backend in left:
-            if rounds < 2 or speed(backend) > hopeless:
+            if rounds < 2 or speed(backend) > too_slow:
                 for images, duration in measure(backend).items():
                     durations[backend][images] = min(durations[backend][images], duration)
                     spent += duration
@@ -112,25 +111,24 @@ def in_turns(backends: Sequence[Backend], trial: Trial, batch_size: int) -> dict
     return {backend: speed(backend) for backend in backends}
 
 
-def sizes(trial: Trial, backend: Backend) -> tuple[int, int]:
-    """Of two batches: so few images that a pass takes no longer than it must, by the first pass, and a quarter of that.
+def sizes(benchmark: Benchmark, backend: Backend) -> tuple[int, int]:
+    """Two batch sizes: the smallest for which a pass takes long enough to measure, and a quarter of it.
 
-    Where there are no more than two images, both have these.
+    With only two images, both are 2.
     """
-    trial.arrange(backend)
-    trial.seconds(backend, 2)
-    most = len(trial.images)
+    benchmark.apply(backend)
+    benchmark.seconds(backend, 2)
+    most = len(benchmark.images)
     many = min(FEWEST, most)
-    while many < most and trial.seconds(backend, many) < LONG_ENOUGH:
+    while many < most and benchmark.seconds(backend, many) < LONG_ENOUGH:
         many = min(4 * many, most)
     return max(2, many // 4), many
 
 
 def extrapolated(seconds: dict[int, float], batch_size: int) -> float:
-    """Images a second of a batch, of which each image takes as long as each that one of two smaller ones has more.
+    """Images per second of a batch, linearly extrapolated from the times of two smaller ones.
 
-    Noise may say that this is nothing, or more than its share of the larger one; it is at most that, and not less than
-    what `STEADY` leaves of it.
+    The slope is clamped against noise: at most the larger batch's time per image, at least 1 - `STEADY` of it.
     """
     (few, short), (many, long) = min(seconds.items()), max(seconds.items())
     if long == math.inf:
@@ -140,31 +138,30 @@ def extrapolated(seconds: dict[int, float], batch_size: int) -> float:
     return batch_size / (long + (batch_size - many) * min(max(each, (1 - STEADY) * share), share))
 
 
-def one_after_the_other(backends: Sequence[Backend], trial: Trial) -> dict[Backend, float]:
-    """Images a second of each candidate with all images, its passes recorded where those of training are.
+def sequential(backends: Sequence[Backend], benchmark: Benchmark) -> dict[Backend, float]:
+    """Images per second of each candidate with all images, with CUDA graphs if training uses them.
 
-    The weights must stay where they are from the first pass that is recorded to the last that is replayed. A candidate
-    that is hopeless beside those before it, all of them started kernel by kernel, is not recorded, and its speed is
-    that of these passes.
+    The weights must keep their addresses from capture to the last replay. A candidate whose eager passes are too slow
+    compared with those before it is not captured, and its speed is that of the eager passes.
     """
-    images, speeds = len(trial.images), {}
+    images, speeds = len(benchmark.images), {}
     quickest = math.inf
     for backend in backends:
-        trial.arrange(backend)
-        graphs = CudaGraphs(log=unheard) if trial.train_step.graphs else None
-        durations = [trial.seconds(backend, images, graphs)]
+        benchmark.apply(backend)
+        graphs = CudaGraphs(log=discard_log) if benchmark.train_step.graphs else None
+        durations = [benchmark.seconds(backend, images, graphs)]
         if durations[0] < math.inf:
-            durations = [trial.seconds(backend, images, graphs) for _ in range(WARM_UP - 1)]
+            durations = [benchmark.seconds(backend, images, graphs) for _ in range(WARM_UP - 1)]
             quickest = min(quickest, *durations)
-            if min(durations) < HOPELESS * quickest:
-                trial.seconds(backend, images, graphs)  # which records
-                durations = [trial.seconds(backend, images, graphs) for _ in range(ROUNDS)]
+            if min(durations) < TOO_SLOW * quickest:
+                benchmark.seconds(backend, images, graphs)  # captures the graph
+                durations = [benchmark.seconds(backend, images, graphs) for _ in range(ROUNDS)]
         speeds[backend] = images / min(durations)
         del graphs
-        torch.cuda.empty_cache()  # what one way of computing leaves the next may have no use for
+        torch.cuda.empty_cache()  # the next candidate needs other block sizes
     return speeds
 
 
-def fastest(speeds: dict[Backend, float]) -> Backend:
-    """The first candidate that is about as fast as the fastest."""
+def choose_fastest(speeds: dict[Backend, float]) -> Backend:
+    """The first candidate within `MARGIN` of the fastest."""
     return next(backend for backend, speed in speeds.items() if MARGIN * speed >= max(speeds.values()))

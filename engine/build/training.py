@@ -1,4 +1,4 @@
-"""The parts of a run that trains, built once: state, step, loaders, checkpoints."""
+"""Build the parts of a training run: state, step, loaders, checkpoints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from engine.training.step import TrainStep
 
 
 def pruning_callback(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]], None]:
-    """What decides before each epoch whether a run goes on: its study, if it is a trial of one."""
+    """The callback that may prune the run before each epoch, if it is a trial of a study."""
     options = plain(sweeper)
     if options.get("trial") is None:
         return study.never_prune
@@ -40,7 +40,7 @@ def pruning_callback(sweeper: DictConfig) -> Callable[[Sequence[dict[str, Any]]]
 
 
 def description(config: DictConfig, splits: Splits, backend: Backend, train: TrainLoader) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+    """The metadata of a checkpoint."""
     return {
         "config": plain(config),
         "classes": list(splits.classes),
@@ -57,10 +57,9 @@ def description(config: DictConfig, splits: Splits, backend: Backend, train: Tra
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a run is made of.
+    """The parts of a training run.
 
-    `speeds` are the images a second of the ways to compute that were tried, `views` what the network sees of a
-    test image.
+    `speeds` are the images per second of the benchmarked backends, `views` the TTA views of a test image.
     """
 
     backend: Backend
@@ -78,7 +77,7 @@ class Parts:
     def fit(
         self, log: RunLog, *, pruning_callback: Callable[[Sequence[dict[str, Any]]], None] = study.never_prune
     ) -> None:
-        """Train to the end (engine/training/fit.py), and keep the figures in `log`."""
+        """Train to the end (engine/training/fit.py), and log the metrics to `log`."""
         fit(
             self.state,
             train=self.loaders.train,
@@ -92,7 +91,7 @@ class Parts:
         )
 
     def final_test(self) -> tuple[dict[str, Any], Evaluation]:
-        """The figures on the test images, and the evaluation that counts (engine/training/final_test.py)."""
+        """The test metrics, and the evaluation of the result weights (engine/training/final_test.py)."""
         return final_test(
             self.state,
             self.loaders.test,
@@ -105,16 +104,16 @@ class Parts:
 
 
 def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Ranks | None = None) -> Parts:
-    """Build a run, or what one of `ranks` has of it; one that is resumed is where its last checkpoint was taken.
+    """Build a run, or one rank's part of it; a resumed run starts from its newest checkpoint.
 
-    With `keep_data` the data set stays in memory for the next run of this process. Raises RunError.
+    With `keep_data` the data set is cached for the next run of this process. Raises RunError.
     """
     ranks = ranks or ALONE
     saved, _ = ranks.broadcast_from_main(lambda: read_newest(run) if config.resume else (None, None))
     with checkpoint_errors():
-        possible = possible_backends(config, saved)  # before the data are read, or even downloaded
-    begins_anew = saved is None and config.init_from is not None
-    pretrained = read_pretrained(find_weights(config.init_from)) if begins_anew else None
+        possible = possible_backends(config, saved)  # before the data set is read or downloaded
+    is_new_run = saved is None and config.init_from is not None
+    pretrained = read_pretrained(find_weights(config.init_from)) if is_new_run else None
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
     backend, speeds = choose_backend(config, images, possible, ranks)

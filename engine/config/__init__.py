@@ -1,1 +1,1 @@
-"""From words typed to a checked configuration: schema, options, combinations, resume. It knows no torch."""
+"""Parse and check the command line: schema, options, combinations, resume. It does not import torch."""

@@ -1,4 +1,4 @@
-"""Is this configuration possible? Answered before torch is imported, in words for the person who typed it."""
+"""Check a configuration before torch is imported, with one-line error messages."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,10 +19,9 @@ ABSENT = object()
 
 
 def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = True) -> DictConfig:
-    """The configuration of one job, with Hydra's own part. Hydra must have been initialised.
+    """Compose and check the configuration of one job, including the `hydra` node. Hydra must be initialised.
 
-    One that is only looked at (not `to_run`) may lack values that must be given. Raises CommandError
-    for the first thing that is wrong.
+    Without `to_run`, e.g. for --cfg, mandatory values may be missing. Raises CommandError for the first error.
     """
     lines = [str(override.input_line) for override in overrides]
     groups = groups_of(config_name)
@@ -36,7 +35,7 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
     check_recipe(overrides, found, keys)
     with composing():
         config = compose(config_name, overrides=lines, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)  # for references to it, ${hydra:...}
+    HydraConfig.instance().set_config(config)  # for ${hydra:...} interpolations
     missing = check_values(config, keys, overrides)
     if missing and to_run:
         raise CommandError(f"{missing} must be given: {keys[missing].description}")
@@ -53,9 +52,9 @@ def check(config_name: str, overrides: Sequence[Override], *, to_run: bool = Tru
 def check_recipe(
     overrides: Sequence[Override], found: Sequence[tuple[str, str, Key | None]], keys: dict[str, Key | None]
 ) -> None:
-    """Refuse a recipe's key that nothing has, and one that it means for an option which the command line replaces.
+    """Reject a recipe's key that does not exist, or that is for an option which the command line replaces.
 
-    What it says of a regularizer that is not chosen does nothing.
+    Keys of a regularizer that is not selected are ignored.
     """
     given = {override.key_or_group: override.input_line for override in overrides}
     of_any_option = {name for file, name, _ in found if "/" not in file}
@@ -65,7 +64,7 @@ def check_recipe(
             continue
         if name not in keys:
             if group == "recipe":
-                raise CommandError(f"{given[group]}: its file must begin with '# @package _global_'")
+                raise CommandError(f"{given[group]}: its file must start with '# @package _global_'")
             because = f" with {given[group]}" if group in given else ""
             raise CommandError(f"{given['recipe']}: it sets {name}, but there is no such key{because}")
         if group in given and group not in LISTS and name not in of_any_option:
@@ -73,10 +72,10 @@ def check_recipe(
 
 
 def check_values(config: DictConfig, keys: dict[str, Key | None], overrides: Sequence[Override]) -> str | None:
-    """Hold each value to what the comment beside its key says; the first key that must be given and is not, or None."""
+    """Check each value against its key's type and range; return the first missing mandatory key or None."""
     typed = {override.key_or_group: override.input_line for override in overrides}
     missing = None
-    # Hydra's own come last, since they follow from the others.
+    # Hydra's own keys last, since they depend on the others.
     for name, key in sorted(keys.items(), key=lambda item: item[0].startswith("hydra.")):
         if name.startswith("hydra.") and not (key and key.form):
             continue
@@ -89,17 +88,17 @@ def check_values(config: DictConfig, keys: dict[str, Key | None], overrides: Seq
             continue
         except (OmegaConfBaseException, RecursionError) as error:
             if isinstance(error, InterpolationToMissingValueError) and "hydra" in str(error):
-                continue  # Hydra knows the number of a job, and the like, only later
+                continue  # Hydra sets the job number, and the like, only later
             reason = str(error).splitlines()[0]
-            raise CommandError(f"{typed.get(name, name)}: the reference leads nowhere ({reason})") from None
+            raise CommandError(f"{typed.get(name, name)}: the interpolation cannot be resolved ({reason})") from None
         if key is None and value is not ABSENT and not OmegaConf.is_dict(value):
-            raise CommandError(f"{name}={as_typed(value)}: {name} has keys of its own")
-        if key and value is not ABSENT and (mistake := key.mistake(value, partial(beside, config, name))):
+            raise CommandError(f"{name}={as_typed(value)}: {name} has nested keys")
+        if key and value is not ABSENT and (mistake := key.mistake(value, partial(value_of_other, config, name))):
             whence = "" if name in typed or not key.description else f" ({key.description})"
             raise CommandError(f"{name}={as_typed(value)}: {mistake}{whence}")
     return missing
 
 
-def beside(config: DictConfig, name: str, other: str) -> Any:
-    """The value of another key that the comment of key `name` speaks of, by its last or its whole name, or None."""
+def value_of_other(config: DictConfig, name: str, other: str) -> Any:
+    """The value of the key `other`, a sibling of key `name` or a full dotted name, or None."""
     return OmegaConf.select(config, other if "." in other else f"{name.rpartition('.')[0]}.{other}", default=None)

@@ -1,4 +1,4 @@
-"""The options that a run's configuration was composed of, and what its recipe leads one to expect. No torch here."""
+"""The selected options of a run's config groups, and the expected result of its recipe. No torch here."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.identity import FREE, PLACE
 from engine.config.overrides import key_of
 
-# What may differ from a recipe without another accuracy to be expected.
+# Settings that may differ from a recipe without changing the expected accuracy.
 HARMLESS = {*FREE, PLACE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
 HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 
 
 def chosen_options(config: DictConfig, hydra: DictConfig) -> dict[str, Any]:
-    """The option chosen of each group by name; of regularization, which takes several, a list.
+    """The selected option of each config group; for regularization, which takes several, a list.
 
-    A recipe may have a value for a regularizer that the command line has left out: those count that something
-    refers to. "expected" is what the recipe's source found.
+    Only regularizers that another key interpolates are listed: a recipe may set one that the command line has
+    deselected. "expected" is the accuracy of the recipe's source.
     """
     groups = ("recipe", "model", "optimizer", "scheduler", "dataset", "tta")
     choices = {group: hydra.runtime.choices[group] for group in groups}

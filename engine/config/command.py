@@ -1,7 +1,7 @@
-"""The command line, in front of Hydra's own handling of it.
+"""Process the command line before Hydra does.
 
-Every job is checked before torch is imported, and a mistake is answered in one line; the settings
-of a run named by `resume=` are put behind it; the help text lists the groups' options.
+Every job is checked before torch is imported, and an error is one line; `resume=` adds the overrides of the resumed
+run; the help text lists the config groups' options.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.check import check
 from engine.config.identity import job_directory
 from engine.config.options import CONF, own_groups
-from engine.config.overrides import MISTAKES, jobs, key_of, meant, parse
-from engine.config.resume import going_on, in_its_own_directory, with_resumed
+from engine.config.overrides import MISTAKES, jobs, key_of, parse, suggest
+from engine.config.resume import resume_directory, with_restart, with_resumed
 from engine.config.schema import keys_of_file
-from engine.run.console import end_once_unread
+from engine.run.console import restore_sigpipe
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
 from engine.run.exit import exit_with_error
-from engine.run.process import has_begun_again, is_main_process, is_one_of_several, over
+from engine.run.process import is_main_process, is_one_of_several, is_restarted, recorded_exit_status
 
 # What a regularizer acts on, by the section of the configuration that it sets; for the help text.
 KINDS = {
@@ -50,28 +50,28 @@ KINDS = {
 
 
 def command_line(config_name: str) -> list[DictConfig]:
-    """Check the command line before Hydra acts on it; exit with status 2 and one line where it is wrong.
+    """Check the command line before Hydra processes it; on an error, exit with status 2 and one line.
 
-    The configurations, with Hydra's own part, of the jobs that are to run; none where something is only looked at.
-    Behind `resume=`, `sys.argv` is given the resumed run's own settings.
+    Returns the configurations, with the `hydra` node, of the jobs to run; empty if nothing is to run, e.g. --help.
+    With `resume=`, the overrides of the resumed run are added to `sys.argv`.
     """
-    if (status := over()) is not None:
+    if (status := recorded_exit_status()) is not None:
         raise SystemExit(status)
     register_resolvers()
     try:
         arguments = parse_flags()
         to_run = arguments.cfg is None and arguments.info is None
         if arguments.help or arguments.hydra_help or not to_run:
-            end_once_unread()
+            restore_sigpipe()
         if arguments.help or arguments.hydra_help:
-            sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # whatever else was typed
+            sys.argv[1:] = ["--help" if arguments.help else "--hydra-help"]  # ignore all other arguments
             return []
         if arguments.shell_completion:
             check_completion(arguments.overrides)
             return []
-        overrides = going_on(arguments.overrides) if has_begun_again() else arguments.overrides
+        overrides = with_restart(arguments.overrides) if is_restarted() else arguments.overrides
         with initialized(arguments.config_dir), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Hydra's and OmegaConf's, of what is refused anyway
+            warnings.simplefilter("ignore")  # from Hydra and OmegaConf, about what is rejected anyway
             if config_name == "config":
                 overrides = with_resumed(overrides, multirun=arguments.multirun)
             configs = [check(config_name, job, to_run=to_run) for job in jobs(overrides, multirun=arguments.multirun)]
@@ -84,8 +84,8 @@ def command_line(config_name: str) -> list[DictConfig]:
     except MISTAKES as error:
         exit_with_error(error)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-    directory = in_its_own_directory(overrides)
-    if not is_main_process():  # the first rank's directory is theirs, and they write nothing
+    directory = resume_directory(overrides)
+    if not is_main_process():  # they use rank 0's directory, and write nothing
         overrides = [word for word in overrides if key_of(word) != "hydra.run.dir"]
         directory = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     sys.argv[1:] = [*flags, *overrides, *directory]
@@ -95,10 +95,10 @@ def command_line(config_name: str) -> list[DictConfig]:
 
 
 def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: argparse.Namespace) -> None:
-    """Refuse what a run in several processes cannot be."""
+    """Reject settings that do not work with several processes."""
     if config_name != "config":
         if is_one_of_several():
-            raise CommandError("this computes in one process, start it without torchrun")
+            raise CommandError("evaluate.py uses one process, start it without torchrun")
         return
     for config in configs:
         trainer = config.trainer
@@ -106,32 +106,30 @@ def check_processes(configs: Sequence[DictConfig], config_name: str, arguments: 
             continue
         what = "torchrun" if trainer.devices == 1 else f"trainer.devices={trainer.devices}"
         if arguments.multirun:
-            raise CommandError(f"{what}: each job of a sweep has one process")
+            raise CommandError(f"{what}: each job of a sweep uses one process")
         if config.lr_find:
-            raise CommandError(f"{what}: lr_find=true makes its test in one process")
+            raise CommandError(f"{what}: lr_find=true uses one process")
         if config.init_only:
-            raise CommandError(f"{what}: init_only=true keeps weights, which one process can")
+            raise CommandError(f"{what}: init_only=true uses one process")
         if trainer.batch_size == "auto":
-            raise CommandError(f"{what}: trainer.batch_size=auto tries what fits one process, give a number")
+            raise CommandError(f"{what}: trainer.batch_size=auto supports one process only, give a number")
         if trainer.compile:
-            raise CommandError(f"{what}: trainer.compile=true is for one process")
+            raise CommandError(f"{what}: trainer.compile=true supports one process only")
         restarts = is_one_of_several() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
         words = {key_of(word) for word in arguments.overrides}
         if restarts and config.resume is None and "hydra.run.dir" not in words:
-            raise CommandError(
-                "torchrun --max-restarts: hydra.run.dir=... must name a directory that restarts find again"
-            )
+            raise CommandError("torchrun --max-restarts: requires hydra.run.dir=..., a fixed directory for restarts")
 
 
 def parse_flags() -> argparse.Namespace:
-    """The arguments as Hydra sorts them. Raises CommandError for flags that there are not, or not together."""
+    """Parse the arguments with Hydra's parser. Raises CommandError for unknown or incompatible flags."""
     parser = get_args_parser()
     parser.error = refuse_flag
     arguments = parser.parse_intermixed_args()
     if arguments.config_name or arguments.config_path:
         raise CommandError("--config-name and --config-path: there is one configuration; --config-dir adds options")
     if arguments.experimental_rerun:
-        raise CommandError("--experimental-rerun runs what lies in a pickle file; resume= goes on with a run")
+        raise CommandError("--experimental-rerun runs a pickle file, which is not supported; use resume=")
     if arguments.run + arguments.multirun + (arguments.cfg is not None) + (arguments.info is not None) > 1:
         raise CommandError("--run, --multirun, --cfg and --info: only one of them can be given")
     if (arguments.resolve or arguments.package) and arguments.cfg is None:
@@ -140,23 +138,23 @@ def parse_flags() -> argparse.Namespace:
 
 
 def refuse_flag(message: str) -> NoReturn:
-    """Raise CommandError with what argparse says; a setting that was typed like a flag is told how to write it."""
+    """Raise CommandError with argparse's message; for an override typed like a flag, with the right syntax."""
     unknown = re.fullmatch(r"unrecognized arguments: (--?([\w.]+).*)", message, re.DOTALL)
     if unknown:
-        message = f"{unknown[1]}: no such flag; a setting is written without dashes, KEY=VALUE{meant(unknown[2])}"
+        message = f"{unknown[1]}: no such flag; overrides have no dashes, KEY=VALUE{suggest(unknown[2])}"
     raise CommandError(message)
 
 
 def check_completion(overrides: Sequence[str]) -> None:
-    """Refuse what `--shell-completion` cannot do."""
+    """Reject invalid arguments of `--shell-completion`."""
     shells = ("bash", "fish", "zsh")
     if len(overrides) != 1 or not re.fullmatch(rf"(install|uninstall|query)=({'|'.join(shells)})", overrides[0]):
-        raise CommandError(f"--shell-completion: install=, uninstall= or query= one of {', '.join(shells)} is wanted")
+        raise CommandError(f"--shell-completion: give install=, uninstall= or query= with one of {', '.join(shells)}")
 
 
 @contextmanager
 def initialized(config_dir: str | None) -> Iterator[None]:
-    """Hydra, ready to compose from conf/ and from the directory of `--config-dir`, as it will be in the run."""
+    """Initialise Hydra to compose from conf/ and `--config-dir`, as in the run."""
     search_path = create_config_search_path(str(CONF))
     if config_dir is not None:
         if not os.path.isdir(config_dir):
@@ -170,7 +168,7 @@ def initialized(config_dir: str | None) -> Iterator[None]:
 
 
 def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
-    """Refuse a directory that cannot be written to, that holds another run, or that several jobs would share."""
+    """Reject a directory that is not writable, that holds another run, or that several jobs would share."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     for config in configs:
         place = Path(OmegaConf.select(config, key))
@@ -178,9 +176,9 @@ def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
         try:
             tempfile.TemporaryDirectory(dir=nearest).cleanup()
         except OSError as error:
-            raise CommandError(f"{key}={place}: nothing can be written to {nearest} ({error.strerror})") from None
+            raise CommandError(f"{key}={place}: {nearest} cannot be written to ({error.strerror})") from None
         if not multirun and config.resume is None and (place / "checkpoints" / "last.pt").exists():
-            raise CommandError(f"{key}={place}: there are results in it already; choose another, or go on with resume=")
+            raise CommandError(f"{key}={place}: already contains a run; choose another, or use resume=")
     subdirectories = [OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] for config in configs]
     same = [name for name in subdirectories if "${" not in name and subdirectories.count(name) > 1]
     if multirun and same:
@@ -188,19 +186,19 @@ def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
 
 
 def unnamed(overrides: Sequence[str]) -> list[str]:
-    """What keeps the settings that all jobs of a sweep have out of the names of their directories."""
+    """The override that excludes settings common to all jobs of a sweep from their directory names."""
     same = [word.key_or_group for word in map(parse, overrides) if not word.is_sweep_override()]
     return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(repr(key) for key in same)}]"]
 
 
 def run_directory(config: DictConfig, hydra: DictConfig) -> RunDirectory:
-    """Where this run's files lie, and what is noted there of its settings."""
+    """The run directory, with the overrides and configuration to save there."""
     composed = {"config.yaml": OmegaConf.to_yaml(config), "hydra.yaml": OmegaConf.to_yaml({"hydra": hydra})}
     return RunDirectory(Path(hydra.runtime.output_dir), words=hydra.overrides.task, composed=composed)
 
 
 def register_resolvers() -> None:
-    """What the files of conf/ may write as `${...}` beyond Hydra's own."""
+    """Register the OmegaConf resolvers that conf/ uses."""
     OmegaConf.register_new_resolver("sweep_directory", sweep_directory, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("job_directory", job_directory, replace=True)
     OmegaConf.register_new_resolver("run_suffix", lambda: secrets.token_hex(2), use_cache=True, replace=True)
@@ -208,12 +206,12 @@ def register_resolvers() -> None:
 
 
 def sweep_directory(name: str | None) -> str:
-    """The directory of a sweep below multirun/: its name, or the time at which it begins."""
+    """The directory of a sweep in multirun/: its name, or its start time."""
     return name or f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def list_groups() -> str:
-    """Each group of conf/ with its options, a paragraph each, for the help text; the many recipes have a table."""
+    """Each config group with its options, a paragraph each, for the help text; recipes have their own table."""
     paragraphs = []
     for group in sorted({*own_groups()} - {"recipe"}):
         kinds: dict[str, list[str]] = {}

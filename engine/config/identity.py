@@ -1,4 +1,4 @@
-"""Whether two configurations make the same run. No torch here."""
+"""Compare configurations: do they define the same run? No torch here."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.run.directory import RunDirectory
 
-# Settings that do not alter what a run computes, and so may differ when it is resumed.
+# Settings that do not affect the result, and may change on resume.
 FREE = (
     "resume",
     "resume_force",
@@ -34,7 +34,7 @@ FREE = (
 PLACE = "dataset.root"  # where images lie, which decides what they are unless they are published files
 
 
-# Targets whose module has moved, new beginnings by old ones: checkpoints and sweeps of before keep their meaning.
+# Moved modules, new prefixes by old ones, so that old checkpoints and sweeps still work.
 MOVED = {
     "engine.averages.": "engine.training.averages.",
     "engine.optimizers.": "engine.training.optimizers.",
@@ -44,7 +44,7 @@ MOVED = {
 
 
 def with_moved_targets(config: Any) -> Any:
-    """A configuration as plain data, each `_target_` by the name that it has now."""
+    """A configuration as plain data, with each `_target_` renamed to its current module."""
     if isinstance(config, list):
         return [with_moved_targets(member) for member in config]
     if not isinstance(config, dict):
@@ -55,7 +55,7 @@ def with_moved_targets(config: Any) -> Any:
 
 
 def replaced(name: Any, beginnings: Mapping[str, str]) -> Any:
-    """A dotted name with another beginning, where one of `beginnings` is its own."""
+    """A dotted name with its prefix replaced according to `beginnings`."""
     for old, new in beginnings.items():
         if isinstance(name, str) and name.startswith(old):
             return new + name.removeprefix(old)
@@ -63,17 +63,17 @@ def replaced(name: Any, beginnings: Mapping[str, str]) -> Any:
 
 
 def free(config: Mapping[str, Any]) -> set[str]:
-    """The settings that do not alter what a run with this configuration computes, by their dotted names.
+    """The dotted names of the settings that do not affect the result of this configuration.
 
-    The place of published files, which are held to a checksum, is one of them, and that of one's own images is not.
+    They include the root directory of downloaded data sets, which have a checksum, but not that of the user's images.
     """
     return {*FREE, PLACE} if "mirrors" in (config.get("dataset") or {}) else {*FREE}
 
 
 def difference(saved: dict[str, Any], now: dict[str, Any], *, may_move: bool = False) -> str | None:
-    """The first setting in which two configurations differ that alters the result, in words; None if they agree.
+    """A message about the first result-affecting setting that differs between two configurations, or None.
 
-    With `may_move` the images count as the same ones wherever they lie.
+    With `may_move` the root directory of the images is ignored.
     """
     before, after = deciding(saved), deciding(now)
     for name in sorted((before.keys() | after.keys()) - ({PLACE} if may_move else set())):
@@ -83,7 +83,7 @@ def difference(saved: dict[str, Any], now: dict[str, Any], *, may_move: bool = F
 
 
 def deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that alter what a run computes, by their dotted names; targets by their first names."""
+    """The settings that affect the result, by dotted name; `_target_`s by their original modules."""
     alike, first = free(config), {new: old for old, new in MOVED.items()}
     return {
         name: replaced(value, first) if name.endswith("_target_") else value
@@ -101,11 +101,11 @@ def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-LONGEST = 100  # characters of what a directory's name says of a job
+LONGEST = 100  # characters of the overrides in a job's directory name
 
 
 def identity(config: DictConfig) -> str:
-    """Eight hexadecimal digits that follow from all settings which alter what a job computes, and from nothing else."""
+    """An 8-digit hexadecimal hash of all settings that affect the result of a job."""
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
@@ -113,27 +113,27 @@ def identity(config: DictConfig) -> str:
 
 
 def job_directory(*, _root_: DictConfig) -> str:
-    """The name of a job's directory: its settings as a person reads them, and its identity.
+    """The name of a job's directory: its overrides and its identity hash.
 
-    A job that has a directory keeps it, whatever else the command now says.
+    A job keeps its existing directory, even if other overrides have changed.
     """
     if OmegaConf.is_missing(_root_.hydra.job, "override_dirname"):
-        return "job"  # it is only looked at
+        return "job"  # e.g. for --cfg
     digits = identity(_root_)
-    if there := begun(_root_, digits):
+    if there := find_job_directory(_root_, digits):
         return there.name
     said = re.sub(r"[^\w.=,+-]+", "_", str(_root_.hydra.job.override_dirname)).strip("_")
     return f"{said[:LONGEST] or 'job'}-{digits}"
 
 
-def begun(config: DictConfig, digits: str) -> Path | None:
-    """The directory that the job of this identity has in its sweep, if it has one."""
+def find_job_directory(config: DictConfig, digits: str) -> Path | None:
+    """The existing directory of the job with this identity hash in its sweep, or None."""
     return min(Path(str(config.hydra.sweep.dir)).glob(f"*-{digits}"), default=None)
 
 
 def is_finished(config: DictConfig) -> bool:
-    """Whether a job, given by its whole configuration, has nothing left to do."""
+    """Whether a job, given by its full configuration, is finished."""
     if not Path(str(config.hydra.sweep.dir)).is_dir():
         return False
-    there = begun(config, identity(config))
+    there = find_job_directory(config, identity(config))
     return there is not None and RunDirectory(there).status == "finished"

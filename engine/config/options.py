@@ -1,4 +1,4 @@
-"""The groups of conf/ and their options: what was typed against what there is, with the nearest name."""
+"""Check overrides against the config groups of conf/, their options and keys, with "did you mean" hints."""
 
 import difflib
 import re
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 LISTS = ("regularization", "logger")  # groups of which a run takes any number of options
-PLUGINS = ("hydra/launcher", "hydra/sweeper")  # how a sweep is run; packages may bring more options than "basic"
+PLUGINS = ("hydra/launcher", "hydra/sweeper")  # Hydra's own groups; packages may add options
 
 PACKAGES = {f"submitit_{where}": "hydra-submitit-launcher" for where in ("slurm", "local")} | {
     "joblib": "hydra-joblib-launcher"
@@ -35,12 +35,12 @@ INSTALLED = "installed"  # the group below hydra/launcher with the configs of in
 
 
 def own_groups() -> list[str]:
-    """The groups of conf/; what lies in conf/hydra is an option of a group of Hydra's."""
+    """The config groups of conf/, without conf/hydra, which extends Hydra's own groups."""
     return sorted(directory.name for directory in CONF.iterdir() if directory.is_dir() and directory.name != "hydra")
 
 
 def groups_of(config_name: str) -> list[str]:
-    """The groups of which an option can be chosen."""
+    """The config groups that the command line can select from."""
     return [*own_groups(), *PLUGINS] if config_name == "config" else ["tta"]
 
 
@@ -53,20 +53,20 @@ def inherited(plugin: str) -> list[str]:
 
 
 def check_options(override: Override, groups: Sequence[str]) -> None:
-    """Refuse an option that its group does not have, and a run without one."""
+    """Reject an unknown option of a config group, and the deletion of a group."""
     loader = GlobalHydra.instance().config_loader()
     group, chosen, line = override.key_or_group, override.value(), override.input_line
     if group not in groups:
         if "/" in group or group in loader.list_groups("") or override.package is not None:
-            here = "" if "model" in groups else "; the network and the data are those of the checkpoint"
-            raise CommandError(f"{line}: there is no group {group}{did_you_mean(group, groups) or here}")
+            here = "" if "model" in groups else "; the model and the data are those of the checkpoint"
+            raise CommandError(f"{line}: no config group {group}{did_you_mean(group, groups) or here}")
         return
     if group == "attention" and not (
         override.is_add() and re.fullmatch(r"model\.[a-z]\w*_attention", str(override.package))
     ):
-        raise CommandError(f"{line}: attention goes into a network: +attention@model.block_attention=se")
+        raise CommandError(f"{line}: add attention to the model: +attention@model.block_attention=se")
     if group != "attention" and (override.package is not None or override.is_add() or override.is_force_add()):
-        raise CommandError(f"{line}: this group has one place, {group}=...")
+        raise CommandError(f"{line}: select an option of this group with {group}=...")
     if (
         group == "hydra/launcher"
         and chosen == "submitit_slurm"
@@ -74,10 +74,10 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
     ):
         raise CommandError(f"{line}: this machine has no sbatch and srun; hydra/launcher=submitit_local needs none")
     if group == "recipe" and (override.is_delete() or chosen is None):
-        raise CommandError(f"{line}: a run is without a recipe where none is named; leave this out")
+        raise CommandError(f"{line}: for no recipe, leave this out")
     if override.is_delete() or chosen is None or (group in LISTS and chosen in ("none", "null")):
-        hint = f"for none: {group}=[]" if group in LISTS else f"{group}=... chooses one"
-        raise CommandError(f"{line}: a run cannot be without; {hint}")
+        hint = f"for none: {group}=[]" if group in LISTS else f"select one with {group}=..."
+        raise CommandError(f"{line}: this group is required; {hint}")
     if isinstance(chosen, list) and group not in LISTS:
         raise CommandError(f"{line}: {group} takes one option")
     options = [name for name in loader.get_group_options(group) if name not in PACKAGES or name in inherited(group)]
@@ -94,48 +94,48 @@ def check_options(override: Override, groups: Sequence[str]) -> None:
 def check_name(
     override: Override, overrides: Sequence[Override], keys: dict[str, Key | None], groups: Sequence[str]
 ) -> None:
-    """Refuse a key that no chosen file has, also where it is to be added, and one that only follows another."""
+    """Reject an unknown key, also with "+", and a key that interpolates another."""
     name, value, line = override.key_or_group, override.value(), override.input_line
     names_code = any(part.startswith("_") for part in name.split("."))
     if names_code or (isinstance(value, (dict, list)) and "_target_" in str(value)):
-        raise CommandError(f"{line}: what is built is named in conf/ alone; choose an option of the group")
+        raise CommandError(f"{line}: a _target_ can only be set in conf/; select an option of the group")
     if name.startswith("hydra."):
         return check_hydra_name(override, overrides, keys)
     if name not in keys:
         raise CommandError(f"{name}: {unknown(name, keys, groups)}")
     if override.is_delete() and not re.fullmatch(r"augmentation\.\w+", name):
-        raise CommandError(f"~{name}: a run cannot be without")
+        raise CommandError(f"~{name}: this key is required")
     key = keys[name]
     if key is None and not override.is_delete():
-        raise CommandError(f"{line}: {name} has keys of its own, set those ({name}.KEY=...)")
+        raise CommandError(f"{line}: {name} has nested keys, set those ({name}.KEY=...)")
     if key is not None and key.follows:
-        raise CommandError(f"{line}: this follows {key.follows}, set that")
+        raise CommandError(f"{line}: takes the value of {key.follows}, set that")
 
 
 def unknown(name: str, keys: Iterable[str], groups: Sequence[str]) -> str:
-    """What to say of a key that there is not."""
+    """The error message for an unknown key."""
     if name in REMOVED:
         return REMOVED[name]
     regularizers = GlobalHydra.instance().config_loader().get_group_options("regularization")
     group, *rest = name.split(".")
     if group == "regularization" and rest and rest[0] in regularizers and f"regularization.{rest[0]}" not in keys:
-        return f"{rest[0]} is not among the regularizers: regularization=[...,{rest[0]}]"
+        return f"{rest[0]} is not selected: regularization=[...,{rest[0]}]"
     parent, _, last = name.rpartition(".")
     settable = [key for key in keys if not any(part.startswith("_") for part in key.split("."))]
     likely = [key for key in settable if f".{key}".endswith(f".{last}")]
     if last in regularizers:
         likely.insert(0, f"regularization=[{last}]")
     hint = did_you_mean(name, settable if parent else [*settable, *groups], first=likely)
-    beside = [key.rpartition(".")[2] for key in settable if parent and key.rpartition(".")[0] == parent]
-    if beside and not hint:
-        hint = f"; {parent} has {', '.join(beside)}"
+    siblings = [key.rpartition(".")[2] for key in settable if parent and key.rpartition(".")[0] == parent]
+    if siblings and not hint:
+        hint = f"; {parent} has {', '.join(siblings)}"
     return f"no such key{hint}"
 
 
 def check_hydra_name(override: Override, overrides: Sequence[Override], keys: dict[str, Key | None]) -> None:
-    """Refuse those of Hydra's own keys that conf/ does not offer: they would replace what a run is made of.
+    """Reject Hydra's own keys that conf/ does not offer.
 
-    A launcher or sweeper of an installed package has keys that only Hydra knows.
+    The keys of an installed launcher or sweeper, which conf/hydra does not have, are known to Hydra only.
     """
     name, line = override.key_or_group, override.input_line
     changes = not (override.is_add() or override.is_force_add() or override.is_delete())
@@ -143,7 +143,7 @@ def check_hydra_name(override: Override, overrides: Sequence[Override], keys: di
     plugin = next((group for group in PLUGINS if name.startswith(f"{group.replace('/', '.')}.")), None)
     chosen = next((other.value() for other in overrides if other.key_or_group == plugin), "basic")
     if plugin and chosen == "basic":
-        raise CommandError(f"{line}: {plugin}=basic has nothing to set")
+        raise CommandError(f"{line}: {plugin}=basic has no settings")
     is_own = plugin and (CONF / plugin / f"{chosen}.yaml").is_file() and chosen not in inherited(plugin)
     if plugin and not is_own:
         require_installed(name, plugin, chosen)
@@ -151,11 +151,11 @@ def check_hydra_name(override: Override, overrides: Sequence[Override], keys: di
         hint = did_you_mean(name, offered) or f"; of those of Hydra there are {', '.join(offered)}"
         raise CommandError(f"{name}: no such key{hint}")
     if not changes:
-        raise CommandError(f"{line}: a key of Hydra's is set by {name}=...")
+        raise CommandError(f"{line}: set Hydra's keys with {name}=...")
 
 
 def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> str:
-    """The nearest known words as a question that goes behind a message, or nothing."""
+    """A "did you mean" suffix with the closest known words, or an empty string."""
     typed = word.lower()
 
     def same_beginning(candidate: str) -> int:
@@ -170,7 +170,7 @@ def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> 
 
 
 def require_installed(name: str, plugin: str, chosen: str) -> None:
-    """Refuse a key that an installed launcher or sweeper does not have, by what it has told Hydra."""
+    """Reject a key that an installed launcher or sweeper does not have, by its schema in Hydra's ConfigStore."""
     place = plugin.replace("/", ".")
     group = f"{plugin}/{INSTALLED}" if chosen in inherited(plugin) else plugin
     node = ConfigStore.instance().load(f"{group}/{chosen}.yaml").node
@@ -181,7 +181,7 @@ def require_installed(name: str, plugin: str, chosen: str) -> None:
 
 
 def as_typed(value: Any) -> str:
-    """A plain value as it is written on the command line."""
+    """A plain value in command-line syntax."""
     if isinstance(value, list):
         return f"[{','.join(as_typed(member) for member in value)}]"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The words of a command line as Hydra reads them: settings, and the jobs of a sweep. No torch here."""
+"""Parse command-line overrides with Hydra's grammar, and expand sweeps into jobs. No torch here."""
 
 import math
 import re
@@ -27,20 +27,20 @@ MISTAKES = (
     RecursionError,
 )
 
-FUNCTIONS = ("choice", "range", "interval", "glob", "tag")  # Hydra's, that make several values of one
+FUNCTIONS = ("choice", "range", "interval", "glob", "tag")  # Hydra's sweep functions
 
-CHANGING = ("sort", "shuffle", "int", "float", "str", "bool", "json_str", "extend_list")  # its others
+CHANGING = ("sort", "shuffle", "int", "float", "str", "bool", "json_str", "extend_list")  # Hydra's other functions
 
-MOST_JOBS = 1000  # of one sweep; to check a job takes a tenth of a second
+MOST_JOBS = 1000  # of a sweep; checking a job takes 0.1 s
 
 # Lists within one job, which a,b may have been meant for.
 TAKE_LISTS = ("regularization", "logger", "checkpoint", "predict", "export")
 
-LONGEST_SETTING = 4000  # characters; to read more would take longer than a second
+LONGEST_SETTING = 4000  # characters; parsing more would take over a second
 
 
 def parse(override: str) -> Override:
-    """One argument as Hydra reads it. Raises CommandError for what it cannot read."""
+    """Parse one override. Raises CommandError if it is malformed."""
     if len(override) > LONGEST_SETTING:
         raise CommandError(f"{override[:40]}...: longer than {LONGEST_SETTING:,} characters")
     hydra = GlobalHydra.instance()
@@ -51,32 +51,33 @@ def parse(override: str) -> Override:
         raise CommandError(f"{override}: {reason(error)}") from None
     except HydraException:
         if re.fullmatch(r"[\w.]+", override):
-            raise CommandError(f"{override}: this is not KEY=VALUE{meant(override)}") from None
+            raise CommandError(f"{override}: this is not KEY=VALUE{suggest(override)}") from None
         if "interval(" in override:
-            raise CommandError(f"{override}: an interval lies between two numbers, interval(0.01,0.5)") from None
-        raise CommandError(f"{override}: {unreadable(override)}") from None
+            raise CommandError(f"{override}: an interval takes two numbers, interval(0.01,0.5)") from None
+        raise CommandError(f"{override}: {syntax_error(override)}") from None
     if not parsed.key_or_group:
         raise CommandError(f"{override}: the key is missing")
     return parsed
 
 
-def unreadable(override: str) -> str:
-    """What is wrong with an argument that is no setting."""
+def syntax_error(override: str) -> str:
+    """What is wrong with a malformed override."""
     key, equals, value = override.partition("=")
     if equals and value.strip(" ,") and value.endswith(","):
-        return f"a value is missing behind the comma; a list has no blanks, {key}=A,B"
+        return f"a value is missing after the comma; write lists without spaces, {key}=A,B"
     function = re.fullmatch(r"(\w+)\(.*\)", value)
     if function and function[1] not in (*FUNCTIONS, *CHANGING):
         return f"there is no {function[1]}(...); for a sweep there are {', '.join(FUNCTIONS)}"
     is_open = any(value.count(opening) != value.count(closing) for opening, closing in ("()", "[]", "{}"))
     brackets = ", its brackets do not match" if is_open else ""
-    return f"this is not KEY=VALUE{brackets}; a value with special characters wants quotes of its own, 'KEY=\"VALUE\"'"
+    return f"this is not KEY=VALUE{brackets}; quote a value with special characters, 'KEY=\"VALUE\"'"
 
 
 def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]]:
-    """The overrides of each job: of a sweep, every combination of its values.
+    """The overrides of each job; for a sweep, every combination of its values.
 
-    Where a sweeper chooses from them, each value (of a number, both ends) once, beside the first of all others.
+    For other sweepers, which choose combinations themselves, each value (of an interval, both ends) once, with the
+    first value of all other keys.
     """
     parsed = [parse(override) for override in overrides]
     sweeper = next((override.value() for override in parsed if override.key_or_group == "hydra/sweeper"), "basic")
@@ -85,20 +86,20 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> Iterator[list[Override]
         if override.is_sweep_override() and not multirun:
             key, _, values = override.input_line.partition("=")
             one_list = f"; one list is written {key}=[{values}]" if key in TAKE_LISTS else ""
-            raise CommandError(f"{override.input_line}: several values make a sweep, which wants -m{one_list}")
-        choices.append(swept(override, sweeper) if override.is_sweep_override() else [override])
+            raise CommandError(f"{override.input_line}: several values are a sweep, which requires -m{one_list}")
+        choices.append(sweep_values(override, sweeper) if override.is_sweep_override() else [override])
     if sweeper != "basic":
         if not multirun:
-            raise CommandError(f"hydra/sweeper={sweeper}: this makes a sweep, which wants -m")
+            raise CommandError(f"hydra/sweeper={sweeper}: a sweep requires -m")
         return one_by_one(choices)
     count = math.prod(map(len, choices))
     if count > MOST_JOBS:
-        raise CommandError(f"this sweep has {count:,} jobs or more, and {MOST_JOBS:,} is the most")
+        raise CommandError(f"this sweep has at least {count:,} jobs, more than the limit of {MOST_JOBS:,}")
     return (list(job) for job in product(*choices))
 
 
 def one_by_one(choices: list[list[Override]]) -> Iterator[list[Override]]:
-    """The first of all choices, and each of the others beside the first of the rest."""
+    """The first value of all keys, then each other value with the first of all other keys."""
     first = [values[0] for values in choices]
     yield first
     for place, (_, *others) in enumerate(choices):
@@ -106,13 +107,12 @@ def one_by_one(choices: list[list[Override]]) -> Iterator[list[Override]]:
             yield [*first[:place], value, *first[place + 1 :]]
 
 
-def swept(override: Override, sweeper: Any) -> list[Override]:
-    """An override of a sweep for each of its values; of numbers that another sweeper chooses from, the ends."""
+def sweep_values(override: Override, sweeper: Any) -> list[Override]:
+    """An override for each value of a sweep override; for an interval, its two ends."""
     line, key = override.input_line, override.get_key_element()
     if override.is_interval_sweep():
         if sweeper == "basic":
-            chooser = "a sweeper that chooses in it, hydra/sweeper=optuna"
-            raise CommandError(f"{line}: an interval is for {chooser}; here a,b,c or range(...)")
+            raise CommandError(f"{line}: interval(...) requires hydra/sweeper=optuna; here use a,b,c or range(...)")
         values = ends(override)
     else:
         try:
@@ -120,24 +120,24 @@ def swept(override: Override, sweeper: Any) -> list[Override]:
         except ValueError as error:
             raise CommandError(f"{line}: {error}") from None
     if not values:
-        raise CommandError(f"{line}: there is no value in it")
+        raise CommandError(f"{line}: has no values")
     if len(values) > MOST_JOBS and sweeper != "basic":
-        raise CommandError(f"{line}: more than {MOST_JOBS:,} values; int(interval(...)) has any number of them")
+        raise CommandError(f"{line}: more than {MOST_JOBS:,} values; use int(interval(...)) instead")
     return [parse(f"{key}={value}") for value in values]
 
 
 def ends(override: Override) -> list[str]:
-    """Both ends of an interval. Raises CommandError where there is nothing between them."""
+    """Both ends of an interval. Raises CommandError for an empty one."""
     line, low, high = override.input_line, override.value().start, override.value().end
     if not low < high:
-        raise CommandError(f"{line}: there is nothing from {low} to {high}; the smaller end comes first")
+        raise CommandError(f"{line}: the interval from {low} to {high} is empty; give the smaller end first")
     if "log" in override.value().tags and low <= 0:
-        raise CommandError(f"{line}: a logarithmic interval begins above 0")
+        raise CommandError(f"{line}: a logarithmic interval must start above 0")
     return [str(low), str(high)]
 
 
-def meant(word: str) -> str:
-    """What somebody may have meant who typed the name of a group or of an option alone."""
+def suggest(word: str) -> str:
+    """A "did you mean" hint for the name of a config group or option without a value."""
     groups = own_groups()
     chosen = [f"{group}={word}" for group in groups if (CONF / group / f"{word}.yaml").is_file()]
     return did_you_mean(word, [], first=[f"{word}=..."] if word in groups else chosen)

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from engine.run.errors import CommandError
 
 
-def known_of(dataset: DictConfig) -> dict[str, int]:
-    """What a dataset group tells of its images before they are read: any of train_size, classes and image_size."""
+def dataset_facts(dataset: DictConfig) -> dict[str, int]:
+    """What is known of a data set from its config alone: any of train_size, classes and image_size."""
     names = ("train_size", "classes", "image_size")
     known = {name: dataset[name] for name in names if name in dataset and isinstance(dataset[name], int)}
     if dataset._target_ == "data.cifar.cifar10":
@@ -23,34 +23,33 @@ def known_of(dataset: DictConfig) -> dict[str, int]:
 
 
 def held_out(config: DictConfig, size: int) -> int:
-    """How many of `size` training images are held out for validation."""
+    """The number of validation images held out of `size` training images."""
     share = config.dataset.val_size
     return int(share) if share >= 1 else round(share * size)
 
 
 def steps_per_epoch(config: DictConfig, size: int) -> int:
-    """Optimizer steps in an epoch where the data set has `size` training images."""
-    whole, rest = divmod(trained_on(config, size), config.trainer.batch_size)
+    """Optimizer steps per epoch for a data set of `size` training images."""
+    whole, rest = divmod(images_per_epoch(config, size), config.trainer.batch_size)
     return whole + (rest > 1 or whole == 0)
 
 
-def trained_on(config: DictConfig, size: int) -> int:
-    """How many of `size` training images an epoch sees."""
+def images_per_epoch(config: DictConfig, size: int) -> int:
+    """The number of images per epoch, out of `size` training images."""
     images = size - held_out(config, size)
     return min(images, config.dataset.train_limit or images)
 
 
 def learning_rate_scale(config: DictConfig) -> float:
-    """How many times optimizer.lr the learning rate is: a power of the batch's relative size."""
+    """The factor of optimizer.lr: a power of batch_size / lr_batch_size."""
     exponent = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.trainer.lr_scaling]
     return (config.trainer.batch_size / config.trainer.lr_batch_size) ** exponent
 
 
 def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> Any:
-    """The learning-rate schedule of a configuration with its warm-up in front: epoch -> factor.
+    """The learning-rate schedule of a configuration with its warm-up: epoch -> factor.
 
-    Without `steps_per_epoch`, which only the data tell, a warm-up given in steps has no length.
-    Raises CommandError for a combination that makes no schedule.
+    Without `steps_per_epoch`, a warm-up given in steps has length 0. Raises CommandError for an invalid combination.
     """
     from schedulers.warmup import Warmup
 
@@ -65,8 +64,8 @@ def make_schedule(config: DictConfig, *, steps_per_epoch: float = math.inf) -> A
         warmup["epochs"] = steps / steps_per_epoch
         if warmup["epochs"] >= max_epochs:
             raise CommandError(
-                f"scheduler.warmup_steps={steps}: not shorter than trainer.max_epochs={max_epochs}, "
-                f"each of {steps_per_epoch} steps"
+                f"scheduler.warmup_steps={steps}: must be shorter than trainer.max_epochs={max_epochs} "
+                f"of {steps_per_epoch} steps each"
             )
     try:
         schedule = instantiate(options, start=warmup["epochs"], end=max_epochs, _convert_="all")

@@ -1,20 +1,19 @@
-"""What each key of a configuration file may be, read from the comment beside it.
+"""The type, range and description of each key, read from its comment in the configuration file.
 
     lr: 0.1      # (float > 0, <= 1000) learning rate, before the schedule's factor
 
-The parentheses are the key's type and range, what follows is its description: stated once, where
-the value is, in the words that a user reads. The forms:
+The parentheses hold the key's type and range, followed by its description. The forms:
 
     int, float, bool, text       with bounds: float >= 0, < 1
     int >= 1, odd                or: multiple of 2
-    float > 0, <= largest        a bound that is another key's value: one beside it, or one by its whole name
-    list of int >= 1             a list, each member so
-    list of 2 float              a list of so many; list of 1 to 6 int
-    list of cat or dog           a list, each member one or the other
-    directory                    text that names a directory that exists
-    place                        text that names a directory that exists or can be made
-    null, auto, fp32, 10         these words or numbers themselves
-    int >= 1 | null              one or the other
+    float > 0, <= largest        a bound that is another key's value: a sibling, or a full dotted name
+    list of int >= 1             a list with members of this form
+    list of 2 float              a list of this length; list of 1 to 6 int
+    list of cat or dog           a list, each member one of these
+    directory                    an existing directory
+    place                        a directory that exists or can be created
+    null, auto, fp32, 10         a literal word or number
+    int >= 1 | null              alternatives
 """
 
 import math
@@ -45,7 +44,7 @@ COMPARISONS = {
 
 TYPES = {"int": int, "float": (int, float), "bool": bool, "text": str, "directory": str, "place": str}
 
-SPOKEN = {
+TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -64,14 +63,14 @@ BOUND = re.compile(r"(>=|<=|>|<|multiple of)\s*([\w.+-]+)")
 
 
 def nothing(name: str) -> None:
-    """The value of another key where there is none."""
+    """The default lookup of other keys: there are none."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key: what it may be, as written, and what it means; both are empty for a key without such a comment.
+    """The form and description of a key; both are empty for a key without a comment.
 
-    `follows` names the key whose value this one takes over, `${...}`, if that is what the file says.
+    `follows` is the key that this one interpolates, `${...}`, if any.
     """
 
     form: str = ""
@@ -79,33 +78,33 @@ class Key:
     follows: str = ""
 
     def mistake(self, value: Any, others: Callable[[str], Any] = nothing) -> str | None:
-        """Why `value` (plain data) cannot stand here, in words that follow "key=value: "; None if it can.
+        """Why `value` (plain data) is invalid, as a message after "key=value: "; None if it is valid.
 
-        `others` tells the value of another key that a bound names; one that is no number bounds nothing.
+        `others` looks up another key that a bound names; if its value is not numeric, the bound is ignored.
         """
         alternatives = [alternative.strip() for alternative in self.form.split("|")]
         if not self.form or any(_fits(alternative, value, others) for alternative in alternatives):
             return None
         if isinstance(value, str) and value and alternatives[0] in ("directory", "place"):
             return obstacle(value) if alternatives[0] == "place" else "no such directory"
-        return f"must be {' or '.join(_spoken(alternative, others) for alternative in alternatives)}"
+        return f"must be {' or '.join(_in_words(alternative, others) for alternative in alternatives)}"
 
 
-def _spoken(form: str, others: Callable[[str], Any]) -> str:
-    """One alternative as a person would say it."""
+def _in_words(form: str, others: Callable[[str], Any]) -> str:
+    """One alternative in words."""
     if match := LIST.fullmatch(form):
         least, most, member = match.groups()
         count = f" of {least}{f' to {most}' if most else ''}" if least else ""
-        return f"a list{count}, each member {_spoken(member, others)}"
+        return f"a list{count}, each member {_in_words(member, others)}"
     kind, bounds = _parts(form)
     for _, written, limit in _limits(bounds, others):
         if limit is not None and _number(written) is None:
             bounds = bounds.replace(written, f"{written} ({limit})")
-    return f"{SPOKEN.get(kind, kind)}{',' if bounds.startswith(('odd', 'multiple')) else ''} {bounds}".strip()
+    return f"{TYPE_NAMES.get(kind, kind)}{',' if bounds.startswith(('odd', 'multiple')) else ''} {bounds}".strip()
 
 
 def _fits(form: str, value: Any, others: Callable[[str], Any]) -> bool:
-    """Whether a plain value has the form of one alternative."""
+    """Whether a plain value matches one alternative."""
     if match := LIST.fullmatch(form):
         least, most, member = match.groups()
         if not isinstance(value, list) or (least and not int(least) <= len(value) <= int(most or least)):
@@ -131,7 +130,7 @@ def _fits(form: str, value: Any, others: Callable[[str], Any]) -> bool:
 
 
 def _word(text: str) -> Any:
-    """A word or number as YAML reads it, for it is compared with what YAML has read."""
+    """A literal parsed as YAML, for comparison with parsed values."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -139,13 +138,13 @@ def _word(text: str) -> Any:
 
 
 def _parts(form: str) -> tuple[str, str]:
-    """The type, or the word, of one alternative, and its bounds."""
+    """The type, or the literal, of one alternative, and its bounds."""
     kind, _, bounds = form.partition(" ")
     return kind.rstrip(","), bounds
 
 
 def _limits(bounds: str, others: Callable[[str], Any]) -> Iterator[tuple[str, str, float | None]]:
-    """Each bound as (comparison, limit as it is written, limit): a number, or None where another key has none."""
+    """Each bound as (comparison, limit as written, limit); None if another key's value is not numeric."""
     for sign, written in BOUND.findall(bounds):
         written = written.rstrip(".")
         limit = others(written) if _number(written) is None else _number(written)
@@ -161,7 +160,7 @@ def _number(text: str) -> float | None:
 
 
 def obstacle(path: str) -> str | None:
-    """Why no directory can be at `path`; None if there is one or it can be made."""
+    """Why `path` cannot be a directory; None if it exists or can be created."""
     place = Path(os.path.expanduser(path))
     if place.parts[:1] and place.parts[0].startswith("~"):
         return f"there is no user {place.parts[0][1:]}"
@@ -170,12 +169,12 @@ def obstacle(path: str) -> str | None:
             mode = os.stat(nearest).st_mode
         except (FileNotFoundError, NotADirectoryError):
             if os.path.islink(nearest):
-                return f"{nearest} is a link that leads nowhere"
+                return f"{nearest} is a broken link"
             continue
         except (OSError, ValueError) as error:
             return getattr(error, "strerror", None) or str(error)
         if not stat.S_ISDIR(mode):
-            return f"{nearest} is no directory"
+            return f"{nearest} is not a directory"
         if nearest != place and not os.access(nearest, os.W_OK | os.X_OK):
             return f"{nearest} cannot be written to"
         return None
@@ -183,9 +182,9 @@ def obstacle(path: str) -> str | None:
 
 
 def read_keys(text: str) -> Iterator[tuple[tuple[str, ...], Key | None]]:
-    """Every key of a YAML text as (path, what it may be), top down; None stands for a key that holds further keys.
+    """Every key of a YAML text as (path, Key), in order; None for a key with nested keys.
 
-    Raises ValueError for a text that holds something else.
+    Raises ValueError if the text is not a mapping.
     """
     lines = text.splitlines()
     root = yaml.compose(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
@@ -197,7 +196,7 @@ def read_keys(text: str) -> Iterator[tuple[tuple[str, ...], Key | None]]:
                 yield here, None
                 yield from walk(value, here)
                 continue
-            # A value on the key's own line has its comment behind it, a list below has it behind the key.
+            # The comment follows a value on the key's own line; for a list below, it follows the key.
             last = value.end_mark if value.start_mark.line == key.start_mark.line else key.end_mark
             comment = COMMENT.search(lines[last.line], last.column) if last.line < len(lines) else None
             reference = REFERENCE.fullmatch(value.value) if isinstance(value, yaml.ScalarNode) else None
@@ -205,14 +204,14 @@ def read_keys(text: str) -> Iterator[tuple[tuple[str, ...], Key | None]]:
             yield here, Key(form, description, reference[1] if reference else "")
 
     if not isinstance(root, yaml.MappingNode):
-        raise ValueError("this is no list of keys and values")
+        raise ValueError("not a mapping of keys to values")
     yield from walk(root, ())
 
 
 def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str, str, Key | None]]:
-    """Every key of the files that the overrides choose, as (file below conf/, dotted name, what it may be).
+    """Every key of the config files that the overrides select, as (file in conf/, dotted name, Key).
 
-    None stands for a key that holds further keys.
+    None stands for a key with nested keys.
     """
     loader = GlobalHydra.instance().config_loader()
     directories = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
@@ -220,9 +219,9 @@ def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str,
         defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
     for default in defaults:
         files = [directory / f"{default.config_path}.yaml" for directory in directories]
-        files = [file for file in files if file.is_file()]  # Hydra's own are no files
+        files = [file for file in files if file.is_file()]  # Hydra's own have none
         if len(files) > 1:
-            raise CommandError(f"{files[1]}: conf/ has a file of that name, choose another")
+            raise CommandError(f"{files[1]}: conf/ already has a file of that name")
         package = [part for part in (default.package or "").split(".") if part not in ("", "_global_")]
         for path, key in keys_of_file(files[0]) if files else ():
             if path != ("defaults",):
@@ -230,7 +229,7 @@ def keys_of_files(config_name: str, overrides: list[str]) -> Iterator[tuple[str,
 
 
 def keys_of_file(file: Path) -> list[tuple[tuple[str, ...], Key | None]]:
-    """The keys of a file. Raises CommandError, which names it, for one that cannot be read or holds no keys."""
+    """The keys of a file. Raises CommandError if it cannot be read or is not a mapping."""
     try:
         return keys_of_text(file.read_text())
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -239,24 +238,24 @@ def keys_of_file(file: Path) -> list[tuple[tuple[str, ...], Key | None]]:
 
 @cache
 def keys_of_text(text: str) -> list[tuple[tuple[str, ...], Key | None]]:
-    """The keys of a file's text; the jobs of a sweep have most files in common."""
+    """The keys of a file's text, cached since the jobs of a sweep share most files."""
     return list(read_keys(text))
 
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Whatever Hydra raises at what it did not expect, as a CommandError."""
+    """Convert Hydra's unexpected errors to CommandError."""
     try:
         yield
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CommandError(f"this cannot be composed: {error}") from error
+        raise CommandError(f"the configuration cannot be composed: {error}") from error
 
 
 def known_keys(found: Iterable[tuple[str, str, Key | None]]) -> dict[str, Key | None]:
-    """What each key may be, by its dotted name; later files win, as in Hydra, and a recipe adds no key.
+    """Each Key by its dotted name; later files win, as in Hydra, and a recipe adds no keys.
 
-    A file that inherits a key need not say again what it may be. A key that stands for no option of its group holds
-    further keys as soon as one is chosen.
+    A file that overrides an inherited key need not repeat its comment. A key with a null default may get nested keys
+    from a config group option.
     """
     keys: dict[str, Key | None] = {}
     for file, name, key in found:

@@ -1,1 +1,1 @@
-"""What computes: device, precision, memory, CUDA graphs, compilation, FLOPs, seeds. It knows no configuration."""
+"""Device, precision, memory, CUDA graphs, compilation, FLOPs and seeds. It knows no configuration."""

@@ -1,4 +1,4 @@
-"""Copies of many tensors at once, and of batch norm's running statistics for a pass that shall leave none."""
+"""Copy many tensors at once, and save and restore batch norm's running statistics."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copies of tensors, without gradients."""
+    """Copies of tensors, detached."""
     copies = [torch.empty_like(tensor) for tensor in tensors]
     copy_into(copies, tensors)
     return copies
@@ -15,15 +15,15 @@ def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def copy_into(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Give each tensor its values, on a GPU in one or two kernels: one for each takes Python longer to start."""
-    for is_float in (True, False):  # weights and counters apart, as a kernel is for one type
+    """Copy `values` into `tensors`, on a GPU in one or two kernels instead of one per tensor."""
+    for is_float in (True, False):  # weights and counters separately, since a kernel has one dtype
         mine = [number for number, tensor in enumerate(tensors) if tensor.is_floating_point() == is_float]
         if mine:
             torch._foreach_copy_([tensors[number] for number in mine], [values[number] for number in mine])
 
 
 def keep_buffers(model: nn.Module) -> Callable[[], None]:
-    """Copy batch norm's running statistics; what is returned puts them back."""
+    """Save the model's buffers (batch norm's running statistics); the returned function restores them."""
     buffers = list(model.buffers())
     before = copied(buffers)
     return lambda: copy_into(buffers, before)

@@ -1,4 +1,4 @@
-"""Torch's compiler where it is asked for, and torch without it: to import it takes about a second and 150 MB."""
+"""torch.compile on request, and avoiding its import otherwise, which takes about a second and 150 MB."""
 
 import inspect
 from functools import cache
@@ -8,23 +8,22 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-SHAPES = 16  # of batches that a network meets at most: whole ones and the rest in training, evaluation, and their views
+SHAPES = 16  # most batch shapes of a run: full and last batches in training and evaluation, and their TTA views
 
 
 def compile_network(model: nn.Module) -> None:
-    """Compile a network, in place, so that the names of its weights stay as they are.
+    """Compile a model in place, which keeps its parameter names.
 
-    Each shape (what is left over at the end of an epoch has its own) is compiled for itself, since kernels for any
-    shape are slower.
+    Each input shape is compiled separately (the last batch of an epoch has its own): dynamic shapes are slower.
     """
-    allow_compilations(SHAPES)
+    raise_recompile_limits(SHAPES)
     model.compile(dynamic=False)
 
 
-def allow_compilations(more: int) -> None:
-    """Let torch compile the same class so often again: beyond its limits it logs a line, and computes uncompiled.
+def raise_recompile_limits(more: int) -> None:
+    """Raise torch's recompile limits by `more`; beyond them it logs a line and runs uncompiled.
 
-    These count for the whole process, in which a sweep may have many networks of a family.
+    The limits count for the whole process, in which a sweep may compile many models of a class.
     """
     from torch._dynamo import config
 
@@ -33,10 +32,10 @@ def allow_compilations(more: int) -> None:
 
 
 def without_compiler(*functions: Any) -> None:
-    """Have torch call functions of its own without the compiler, which it imports only to keep it out of them.
+    """Let torch's own functions decorated with `_disable_dynamo` run without importing the compiler.
 
-    `torch._compile._disable_dynamo` keeps what it calls in their place in an attribute, and imports the compiler where
-    there is none. What is not such a function is left as it is.
+    `torch._compile._disable_dynamo` caches the function it calls in an attribute, and imports the compiler if that is
+    missing. Other functions are left unchanged.
     """
     for function in functions:
         if inner := getattr(function, "__wrapped__", None):
@@ -45,9 +44,9 @@ def without_compiler(*functions: Any) -> None:
 
 @cache
 def optimizers_without_compiler() -> None:
-    """Have torch's own optimizers, all of this process, not import the compiler to tell it where a graph ends.
+    """Keep torch's optimizers, in the whole process, from importing the compiler for a graph break.
 
-    Their steps are then never followed by autograd, whatever `differentiable` says.
+    Their steps then always run under no_grad, whatever `differentiable` says.
     """
     without_compiler(Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict)
     for kind in vars(torch.optim).values():

@@ -1,7 +1,7 @@
-"""CUDA graphs: the kernels of a step recorded once, and then started all together.
+"""CUDA graph capture of a training step's forward and backward pass.
 
-A small network keeps a GPU busy for some microseconds with each of its kernels, less than it takes Python to start
-the next: most of the time of a step is the processor's. A recorded step is started at once.
+The kernels of a small network run for a few microseconds each, less than Python takes to launch the next, so that
+most of a step is CPU overhead. Replaying a captured graph launches all kernels at once.
 """
 
 import warnings
@@ -15,15 +15,15 @@ from engine.run.console import say
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 
-WARM_UP = 3  # batches of a shape that are computed as usual: libraries set themselves up, compilers compile
+WARM_UP = 3  # eager batches of a shape before capture, for library initialisation and compilation
 
 
-def unheard(_: str) -> None:
-    """Nothing: that a trial cannot record is no news, which the run itself will tell."""
+def discard_log(_: str) -> None:
+    """Log nothing: a benchmark need not say that capture failed, since the run itself will."""
 
 
-class Recording:
-    """The gradients of batches of one shape: what `compute` did, on tensors that stay where they are."""
+class CapturedGraph:
+    """A CUDA graph of `compute` for one batch shape, with static input, output and gradient tensors."""
 
     def __init__(self, compute: Compute, model: nn.Module, images: Tensor, targets: Tensor, pool: object):
         self.images, self.targets, self.parameters = images.clone(), targets.clone(), list(model.parameters())
@@ -33,7 +33,7 @@ class Recording:
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def replay(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Do it again, on this batch. The gradients lie there until the next time."""
+        """Replay the graph on a batch. The gradients are valid until the next replay."""
         self.images.copy_(images)
         self.targets.copy_(targets)
         self.graph.replay()
@@ -43,93 +43,93 @@ class Recording:
 
 
 class CudaGraphs:
-    """Computes gradients by recordings, one for each shape of batch.
+    """Computes gradients by CUDA graphs, one per batch shape.
 
-    The first batches of a shape are computed as usual, and so are all where nothing can be recorded, as where memory
-    does not suffice or something waits for the device; `tell` is told that once. What is recorded must not depend on
-    anything in main memory that changes from step to step.
+    The first batches of a shape run eagerly, and all batches do if capture is impossible, e.g. for lack of memory or
+    because of a device synchronisation; this is logged once. Captured code must not depend on host memory that changes
+    between steps.
     """
 
     def __init__(self, *, log: Callable[[str], None] = say):
         self.log = log
         self.seen: dict[Hashable, int] = {}
-        self.recordings: dict[Hashable, Recording] = {}
+        self.captured: dict[Hashable, CapturedGraph] = {}
         self.stream: torch.cuda.Stream | None = None
-        self.can_record = True
+        self.enabled = True
 
     def __call__(self, compute: Compute, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """What `compute` does with a batch: it gives `model`, which has no gradients, its own, and returns a tensor."""
+        """Run `compute` on a batch, eagerly or as a graph: it sets the gradients of `model` and returns a tensor."""
         shape = (*images.shape, *targets.shape)
         seen = self.seen.get(shape, 0)
-        if self.can_record and seen == WARM_UP and shape not in self.recordings:
-            self.record(shape, compute, model, images, targets)
-        if shape in self.recordings:
-            return self.recordings[shape].replay(images, targets)
-        as_usual = self.watched if self.can_record and seen == WARM_UP - 1 else self.aside
-        result = self.or_without_recordings(as_usual, compute, model, images, targets)
+        if self.enabled and seen == WARM_UP and shape not in self.captured:
+            self.capture(shape, compute, model, images, targets)
+        if shape in self.captured:
+            return self.captured[shape].replay(images, targets)
+        eager = self.checking_for_syncs if self.enabled and seen == WARM_UP - 1 else self.on_side_stream
+        result = self.with_oom_fallback(eager, compute, model, images, targets)
         self.seen[shape] = seen + 1
         return result
 
-    def or_without_recordings(
-        self, as_usual: Callable[..., Tensor], compute: Compute, model: nn.Module, images: Tensor, targets: Tensor
+    def with_oom_fallback(
+        self, eager: Callable[..., Tensor], compute: Compute, model: nn.Module, images: Tensor, targets: Tensor
     ) -> Tensor:
-        """Compute as usual; where memory runs out, again without recordings, whose memory is nobody else's.
+        """Run eagerly; if memory runs out, free the graphs, whose memory pool is private, and retry.
 
-        Only gradients are computed again. What else runs out of memory beside recordings, as evaluation may, fails.
+        Only gradients are recomputed. Other code that runs out of memory next to the graphs, e.g. evaluation, fails.
         """
-        restore = keep_buffers(model) if self.recordings else None
+        restore = keep_buffers(model) if self.captured else None
         try:
-            return as_usual(compute, images, targets)
+            return eager(compute, images, targets)
         except torch.OutOfMemoryError:
             if not restore:
                 raise
         restore()
         model.zero_grad()
-        self.recordings.clear()
-        self.refuse("memory does not suffice")
-        return self.aside(compute, images, targets)
+        self.captured.clear()
+        self.disable("out of memory")
+        return self.on_side_stream(compute, images, targets)
 
-    def aside(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
-        """Compute as usual, but on another stream than the default one, from which nothing can be recorded."""
+    def on_side_stream(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
+        """Run eagerly on a side stream, since the default stream cannot be captured."""
         if self.stream is None:
             self.stream = torch.cuda.Stream()
         self.stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(self.stream):
                 return compute(images, targets)
-        finally:  # also where memory ran out: what was begun is still at work
+        finally:  # also if memory ran out: kernels launched before may still run
             torch.cuda.current_stream().wait_stream(self.stream)
 
-    def watched(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
-        """Compute aside, and record nothing later on if something waits for the device.
+    def checking_for_syncs(self, compute: Compute, images: Tensor, targets: Tensor) -> Tensor:
+        """Run on the side stream, and disable capture if something synchronises with the device.
 
-        That would break a recording off, behind which torch's random numbers on the device no longer work.
+        That would abort a capture, after which torch's random numbers on the device no longer work.
         """
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                result = self.aside(compute, images, targets)
+                result = self.on_side_stream(compute, images, targets)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         if any("called a synchronizing CUDA operation" in str(warning.message) for warning in caught):
-            self.refuse("something in them waits for the GPU")
+            self.disable("the step synchronises with the GPU")
         return result
 
-    def record(self, shape: Hashable, compute: Compute, model: nn.Module, images: Tensor, targets: Tensor) -> None:
-        """Record what is done with batches of a shape. One at a time is replayed, so that all share their memory."""
-        pool = next((recording.graph.pool() for recording in self.recordings.values()), None)
+    def capture(self, shape: Hashable, compute: Compute, model: nn.Module, images: Tensor, targets: Tensor) -> None:
+        """Capture the graph for a batch shape. Graphs are replayed one at a time, so all share a memory pool."""
+        pool = next((captured.graph.pool() for captured in self.captured.values()), None)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that a failed recording is empty
-                self.recordings[shape] = Recording(compute, model, images, targets, pool)
+                warnings.simplefilter("ignore")  # that a failed capture is empty
+                self.captured[shape] = CapturedGraph(compute, model, images, targets, pool)
         except RuntimeError as error:
             model.zero_grad()
-            self.refuse(str(error).strip().partition("\n")[0])
+            self.disable(str(error).strip().partition("\n")[0])
 
-    def refuse(self, reason: str) -> None:
-        """Record nothing from now on."""
-        if self.can_record:
-            self.log(f"steps cannot be recorded ({reason}): their kernels are started one by one")
-        self.can_record = False
+    def disable(self, reason: str) -> None:
+        """Disable capture from now on."""
+        if self.enabled:
+            self.log(f"CUDA graph capture failed ({reason}): training without CUDA graphs")
+        self.enabled = False

@@ -1,4 +1,4 @@
-"""Where and how a network computes: the device, the precision, the order of the numbers in memory."""
+"""The backend of a run: device, precision and memory format."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,17 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 
 
 def choose_device(name: str) -> torch.device:
-    """The device by name, or for "auto" the first of cuda, mps and cpu that is there. Raises DeviceError."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device by name, or for "auto" the first available of cuda, mps and cpu. Raises DeviceError."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(candidate for candidate, is_there in there.items() if is_there)
-    if not there[name]:
-        raise DeviceError(f"device={name}: this machine has none that torch {torch.__version__} can use")
+        name = next(candidate for candidate, is_available in available.items() if is_available)
+    if not available[name]:
+        raise DeviceError(f"device={name}: torch {torch.__version__} finds none")
     return torch.device(name)
 
 
 def describe_device(device: torch.device) -> str:
-    """The device as a person knows it."""
+    """The name of the device, for a CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -30,7 +30,7 @@ def describe_device(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Backend:
-    """Where and how a run computes."""
+    """The device, precision and memory format of a run."""
 
     device: torch.device
     precision: Precision
@@ -38,30 +38,30 @@ class Backend:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The order of the numbers in images and in the weights of convolutions."""
+        """The memory format of images and of convolution weights."""
         return MEMORY_FORMATS[self.memory_format_name]
 
     def __str__(self) -> str:
         return f"{self.precision.name} {self.memory_format_name}"
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished all queued work."""
         wait(self.device)
 
 
 def wait(device: torch.device) -> None:
-    """Until a device has done what it was given; a CPU does so at once."""
+    """Wait until a device has finished all queued work; a CPU has none."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def backends(device: torch.device, *, precision: str, memory_format: str) -> list[Backend]:
-    """Every way to compute on a device that a precision and a memory format leave open, each given or "auto".
+    """All candidate backends on a device; "auto" stands for every precision or memory format.
 
-    The first is what mostly is fastest. Raises DeviceError.
+    The first is usually the fastest. Raises DeviceError.
     """
     return [
-        Backend(device, choose_precision(name, device), order)
+        Backend(device, choose_precision(name, device), layout)
         for name in (precisions(device) if precision == "auto" else [precision])
-        for order in (MEMORY_FORMATS if memory_format == "auto" else [memory_format])
+        for layout in (MEMORY_FORMATS if memory_format == "auto" else [memory_format])
     ]

@@ -1,4 +1,4 @@
-"""What a network computes and keeps for one image, counted rather than timed."""
+"""Count the multiply-adds, activations and peak memory of a model for one image."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,38 +23,38 @@ LAYERS = {
 def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
     with operations_counted() as counter:
-        answer(model, image_shape)
+        run_forward(model, image_shape)
     return counter.get_total_flops() // 2
 
 
 def operations_counted() -> FlopCounterMode:
-    """A context within which torch counts the operations of each module: two for a multiply-add."""
+    """A context in which torch counts the FLOPs of each module, two per multiply-add."""
     without_compiler(getattr(vars(flop_counter).get("_FlopCounterMode"), "__torch_dispatch__", None))
     return FlopCounterMode(display=False)
 
 
 def count_activations(model: nn.Module, image_shape: torch.Size) -> int:
-    """Numbers that all convolutions and linear layers put out for one image [C, H, W] in evaluation mode.
+    """Output elements of all convolutions and linear layers for one image [C, H, W] in evaluation mode.
 
     Radosavovic et al. 2020, "Designing Network Design Spaces", arXiv 2003.13678, sec. 4, which counts
-    convolutions alone: on an accelerator the running time follows these more closely than the multiply-adds.
+    convolutions only: on an accelerator the running time correlates with these better than with multiply-adds.
     """
     with _LayerOutputs() as outputs:
-        answer(model, image_shape)
+        run_forward(model, image_shape)
     return outputs.numbers
 
 
 @torch.no_grad()
-def answer(model: nn.Module, image_shape: torch.Size) -> None:
-    """Show `model`, which stays in the mode it is in, one black image [C, H, W] in evaluation mode."""
+def run_forward(model: nn.Module, image_shape: torch.Size) -> None:
+    """Run `model` on one zero image [C, H, W] in evaluation mode, then restore its mode."""
     parameter, training = next(model.parameters()), model.training
     model.eval()
-    model.forward(torch.zeros(1, *image_shape, device=parameter.device))  # as it is, also if calls are compiled
+    model.forward(torch.zeros(1, *image_shape, device=parameter.device))  # uncompiled, also if calls are compiled
     model.train(training)
 
 
 class _LayerOutputs(TorchDispatchMode):
-    """Within, the numbers that convolutions and linear layers put out are counted."""
+    """Counts the output elements of convolutions and linear layers within this context."""
 
     def __init__(self):
         super().__init__()
@@ -67,10 +67,10 @@ class _LayerOutputs(TorchDispatchMode):
         return output
 
 
-class Alive(TorchDispatchMode):
-    """Within, `peak` is the most bytes that tensors took at once which operators made, or that were added.
+class PeakMemory(TorchDispatchMode):
+    """Tracks the `peak` memory, in bytes, of tensors that operators create within this context, or that were added.
 
-    `known` ones do not count. It is looked at behind each operator: what one needs within itself is not seen.
+    `known` tensors do not count, nor does an operator's temporary workspace: memory is read after each operator.
     """
 
     def __init__(self, known: Iterable[Tensor]):
@@ -80,7 +80,7 @@ class Alive(TorchDispatchMode):
         self.peak = 0
 
     def add(self, *tensors: Tensor) -> None:
-        """These are there now, and those whose memory was given back no more."""
+        """Add live tensors, and drop those whose memory was freed."""
         self.sizes |= {
             StorageWeakRef(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors
         }

@@ -1,4 +1,4 @@
-"""Memory that freed tensors leave, and what is said where it runs out. No torch here, which takes seconds to import."""
+"""Reuse of freed memory, and out-of-memory errors. No torch here, which takes seconds to import."""
 
 import ctypes
 import platform
@@ -10,19 +10,18 @@ from engine.run.errors import RunError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 HELPS = (
-    "lower trainer.batch_size (auto finds what fits), compute it in parts (trainer.micro_batches=4, the same step), "
-    "take trainer.precision=bf16, or model.checkpointing=true where the network has it; on a GPU also "
+    "lower trainer.batch_size (auto finds what fits), accumulate gradients (trainer.micro_batches=4, the same step), "
+    "use trainer.precision=bf16, or model.checkpointing=true if the model supports it; on a GPU also "
     "trainer.cuda_graphs=false"
 )
 
 
 def keep_freed_memory() -> None:
-    """Keep the memory of freed tensors for the next ones, where the C library is glibc; else nothing.
+    """Make glibc keep the memory of freed tensors for reuse; with another C library, do nothing.
 
-    By itself glibc gives tensors of more than 32 MB, and the top of its heap, back to the system, which then hands
-    out the same pages again in the next step and has to clear each of them first: in networks with large
-    activations that takes up to half of the time. This holds for the whole process, and cannot be undone. What lies
-    free at this moment, in pieces of other sizes than those to come, is given back.
+    By default glibc returns blocks of more than 32 MB, and the top of its heap, to the system, which has to zero the
+    same pages again in the next step: with large activations that takes up to half of the time. The setting holds for
+    the whole process and cannot be undone. Memory that is free now, in other block sizes, is returned first.
     """
     if platform.libc_ver()[0] == "glibc":
         glibc = ctypes.CDLL(None)
@@ -32,20 +31,20 @@ def keep_freed_memory() -> None:
 
 
 class OutOfMemory(RunError):
-    """There is not enough memory; the message is one line that says for what, and what helps."""
+    """Out of memory; the message is one line that says what needed it and what helps."""
 
     status = 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: Python's, that of a GPU, or that of torch on a processor."""
+    """Whether an exception means out of memory: Python's, a GPU's, or torch's on a CPU."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager
 def memory_explained(what: str, *, helps: str = HELPS) -> Iterator[None]:
-    """Within, OutOfMemory is raised in place of what torch says; `what` needed the memory."""
+    """Convert out-of-memory errors within this context to OutOfMemory; `what` needed the memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Seeds, and the states of every random-number generator."""
+"""Seeding, and the states of all random-number generators."""
 
 import os
 import random
@@ -9,8 +9,8 @@ import torch
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
-    """Seed all global generators; with `deterministic`, let torch refuse algorithms that do not repeat bit by bit."""
-    # Without it cuBLAS does not repeat. torch looks once, at the first product, which may be that of another run.
+    """Seed all global generators; with `deterministic`, let torch refuse nondeterministic algorithms."""
+    # Needed for deterministic cuBLAS. torch reads it once, at the first product, maybe in an earlier run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
@@ -21,7 +21,7 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of all global generators, in types that a checkpoint may hold."""
+    """The states of all global generators, in types that `weights_only=True` can load."""
     version, words, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
     return {
@@ -34,9 +34,9 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put all global generators back to `random_states()`, of GPUs as many as are visible now and were then.
+    """Restore all global generators from `random_states()`, for the GPUs visible both then and now.
 
-    A job of a sweep may see one GPU of several, and as the first what is another's number elsewhere.
+    A job of a sweep may see only one of several GPUs, as device 0.
     """
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))

@@ -1,4 +1,4 @@
-"""The versions of what computes a run: Python, the packages, this repository's revision."""
+"""The versions of Python, the packages and this repository."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The revision of this source tree, marked "-dirty" if it was changed since; None outside a git checkout."""
+    """The git revision of this source tree, with "-dirty" if modified; None outside a git checkout."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

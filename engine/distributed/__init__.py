@@ -1,1 +1,1 @@
-"""Several processes of one run: ranks, synchronised batch normalization, the launcher. It knows no configuration."""
+"""Distributed training: ranks, synchronised batch normalization, the launcher. It knows no configuration."""

@@ -1,7 +1,6 @@
-"""The processes of a run on one machine, trainer.devices of them; several machines are torchrun's.
+"""Launch `trainer.devices` processes on one node; for several nodes use torchrun.
 
-torch's elastic agent starts them, and ends all where one has died. Each runs the same command, as
-under torchrun.
+torch's elastic agent starts them, and stops all if one dies. Each runs the same command, as under torchrun.
 """
 
 import logging
@@ -22,20 +21,20 @@ from engine.device.memory import memory_explained
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
 from engine.run.exit import exit_with_error
-from engine.run.process import LAUNCH, is_main_process, is_one_of_several, over
+from engine.run.process import LAUNCH, is_main_process, is_one_of_several, recorded_exit_status
 from engine.run.signals import Interrupted, Signals
 
 
-class Ended(RunError):
-    """The processes of a run have ended before it; the message is one line that says how."""
+class ProcessDied(RunError):
+    """A process of the run died; the message is one line that says how."""
 
     status = 1
 
 
 def launch(configs: Sequence[DictConfig]) -> None:
-    """Run the command in as many processes as its configuration asks for, and exit as they do.
+    """Run the command in as many processes as the configuration asks for, and exit with their status.
 
-    Returns where that is one, or this is one of them. The jobs of a sweep have one process each.
+    Returns if that is one, or if this is one of them. The jobs of a sweep have one process each.
     """
     if len(configs) != 1 or is_one_of_several():
         return
@@ -54,10 +53,9 @@ def launch(configs: Sequence[DictConfig]) -> None:
 
 @contextmanager
 def joined(run: RunDirectory, device: str, model: str) -> Iterator[tuple[RunDirectory, Any]]:
-    """Within, this process is one of the ranks of a run (engine/distributed/ranks.py), which may be the only one.
+    """Join the run's process group (engine/distributed/ranks.py), possibly of one, for the duration of the context.
 
-    The first of them holds the run's directory, and all get its name. Where there is not memory enough for `model`,
-    OutOfMemory says so.
+    Rank 0 locks the run directory and broadcasts it to all. Raises OutOfMemory if `model` does not fit into memory.
     """
     with run.in_use() if is_main_process() else nullcontext(), memory_explained(f"model={model}"):
         from engine.distributed import ranks
@@ -67,7 +65,7 @@ def joined(run: RunDirectory, device: str, model: str) -> Iterator[tuple[RunDire
 
 
 def count_devices(config: DictConfig) -> int:
-    """Processes on this machine: as many as are asked for, or one for each GPU."""
+    """The number of processes on this node: `trainer.devices`, or for "auto" one per GPU."""
     if config.trainer.devices != "auto":
         return config.trainer.devices
     import torch
@@ -75,8 +73,8 @@ def count_devices(config: DictConfig) -> int:
     return max(torch.cuda.device_count(), 1) if config.trainer.device in ("auto", "cuda") else 1
 
 
-def words_of_ranks(config: DictConfig) -> list[str]:
-    """The command's arguments for each process, in which the directory is settled."""
+def rank_arguments(config: DictConfig) -> list[str]:
+    """The command-line arguments for each rank, with a fixed run directory."""
     directory = ("hydra.run.dir", "hydra.output_subdir")
     if config.resume:
         return [word for word in sys.argv[1:] if key_of(word) not in directory]
@@ -85,15 +83,15 @@ def words_of_ranks(config: DictConfig) -> list[str]:
 
 
 def run(config: DictConfig, devices: int, place: str) -> None:
-    """Start the processes and wait for them; `place` is a directory in which they note how the run ended.
+    """Start the processes and wait for them; they record their exit status in the directory `place`.
 
-    Raises Ended, Interrupted, or SystemExit with the status of a process.
+    Raises ProcessDied, Interrupted, or SystemExit with the status of a process.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable(logging.ERROR)  # what the agent has to say is said here, in one line
+    logging.disable(logging.ERROR)  # the agent's errors are reported below, in one line
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // devices, 1)))
     os.environ[LAUNCH] = place
     group = LaunchConfig(
@@ -101,20 +99,20 @@ def run(config: DictConfig, devices: int, place: str) -> None:
         max_nodes=1,
         nproc_per_node=devices,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any port that is free
+        rdzv_endpoint="localhost:0",  # any free port
         max_restarts=0,
         signals_to_handle="SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT",
     )
     try:
-        elastic_launch(group, sys.executable)(sys.argv[0], *words_of_ranks(config))
+        elastic_launch(group, sys.executable)(sys.argv[0], *rank_arguments(config))
     except SignalException as stop:
         raise Interrupted(stop.sigval) from None
     except ChildFailedError as error:
-        if (status := over()) is not None:
+        if (status := recorded_exit_status()) is not None:
             raise SystemExit(status) from None
         rank, failure = error.get_first_failure()
         died = failure.exitcode < 0
         how = f"was killed by {signal.Signals(-failure.exitcode).name}" if died else "ended with an error"
         directory = RunDirectory(Path(config.resume or config.hydra.run.dir))
         what_next = f"; to resume: {directory.resume_command}" if directory.newest else ""
-        raise Ended(f"process {rank} of {devices} {how}{what_next}") from None
+        raise ProcessDied(f"process {rank} of {devices} {how}{what_next}") from None

@@ -1,7 +1,7 @@
-"""One run in several processes: which of them this one is, and what they do together.
+"""Data parallel training: this process's rank, and collective operations.
 
-Each process, a rank, holds the whole network and all images, and computes its share of every batch. What
-they decide is decided by all of them at the same step, or by the first for all.
+Each rank holds the whole model and all images, and computes its share of every batch. Decisions are made by all ranks
+at the same step, or by rank 0 and broadcast.
 """
 
 import os
@@ -23,7 +23,7 @@ from engine.device.seeds import random_states, restore_random_states, seed_every
 from engine.run.errors import DeviceError, RunError
 from engine.run.process import LAUNCH, is_main_process, is_one_of_several
 
-TIMEOUT = timedelta(minutes=10)  # for a rank that does not answer: the first may be trying ways to compute meanwhile
+TIMEOUT = timedelta(minutes=10)  # of collectives: long enough for rank 0's precision benchmark
 
 Value = TypeVar("Value")
 
@@ -32,35 +32,34 @@ class RankLost(RunError):
     """Another process of this run has ended or cannot be reached; the message is one line."""
 
     status = 1
-    is_final = False  # the group may begin again
+    is_final = False  # torchrun may restart the group
 
 
 @dataclass(eq=False)
 class Ranks:
-    """The processes of a run as one of them sees them: its number, and how many there are.
+    """This process's rank, the world size, and collective operations.
 
-    Everything here leaves a run in one process as it is. The methods that speak of all ranks must be called by
-    all of them, in the same order.
+    With one process every method is a no-op. Collective methods must be called by all ranks in the same order.
     """
 
     rank: int = 0
     size: int = 1
-    cpu_group: Any = None  # the group for short messages, which so need not wait behind gradients
-    asked: tuple[Any, Tensor] | None = None  # what is on its way between them
+    cpu_group: Any = None  # a gloo group for short messages, which need not wait for gradients
+    pending: tuple[Any, Tensor] | None = None  # the all-reduce in flight: work handle and tensor
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all ranks of a tensor of the same shape on each, in its place."""
+        """All-reduce a tensor of the same shape on all ranks in place, by sum."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def sums(self, *values: Tensor | float) -> Sequence[Tensor | float]:
-        """The sum over all ranks of each of some numbers, in float64, in which sums of whole numbers are exact."""
+        """The sum of each value over all ranks, in float64, in which sums of integers are exact."""
         if self.size == 1:
             return values
         together = torch.tensor([float(value) for value in values], dtype=torch.float64)
@@ -68,7 +67,7 @@ class Ranks:
         return together.tolist()
 
     def broadcast_from_main(self, make: Callable[[], Value]) -> Value:
-        """What `make` returns on the first rank, on all of them: plain values, tensors. The others do not call it."""
+        """Call `make` on rank 0 only and broadcast its result, plain values or tensors, to all ranks."""
         if self.size == 1:
             return make()
         box = [make() if self.is_main_process else None]
@@ -76,7 +75,7 @@ class Ranks:
         return box[0]
 
     def all_gather(self, value: Value) -> list[Value]:
-        """The values of all ranks, in their order."""
+        """The values of all ranks, by rank."""
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
@@ -84,15 +83,18 @@ class Ranks:
         return box
 
     def all_reduce_max(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
-        """The highest signal that any rank has got, if one has, and whether anything is due on any of them.
+        """The highest signal that any rank has received, or None, and whether `due` is true on any rank.
 
-        Asked after each step, it answers with what all knew a step before, which has reached everybody
-        meanwhile: neither the device nor another rank is waited for.
+        Called after each step, it returns the result of the previous step's asynchronous all-reduce, so that it
+        waits neither for the device nor for another rank.
         """
         if self.size == 1:
             return signal, due
         note = torch.tensor([signal or 0, int(due)])
-        before, self.asked = self.asked, (dist.all_reduce(note, dist.ReduceOp.MAX, self.cpu_group, async_op=True), note)
+        before, self.pending = (
+            self.pending,
+            (dist.all_reduce(note, dist.ReduceOp.MAX, self.cpu_group, async_op=True), note),
+        )
         if before is None:
             return None, False
         work, answer = before
@@ -101,21 +103,21 @@ class Ranks:
         return number or None, bool(is_due)
 
     def highest_signal(self, signal: int | None) -> int | None:
-        """The highest signal that any rank has got by now, if one has."""
+        """The highest signal that any rank has received so far, or None."""
         return max(filter(None, self.all_gather(signal)), default=None)
 
     def replica(self, model: nn.Module, images: Tensor) -> nn.Module:
-        """`model` such that its backward pass leaves the mean of all ranks' gradients.
+        """`model` wrapped in DistributedDataParallel, which averages the gradients of all ranks.
 
-        DistributedDataParallel lays out its buckets anew after the first pass, and with them the order of
-        sums. So a pass of no consequence with some normalised images comes first: a run that goes on then
-        adds in the same order as one that was never interrupted.
+        DistributedDataParallel rebuilds its buckets after the first pass, which changes the order of sums. A dummy
+        pass with some normalised images comes first, so that a resumed run sums in the same order as an
+        uninterrupted one.
         """
         restore, states = keep_buffers(model), random_states()
         device = next(model.parameters()).device
         devices = [device] if device.type == "cuda" else None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for what older has not yet
+            warnings.simplefilter("ignore", FutureWarning)  # newer torch renamed an argument
             parallel = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         outputs = parallel.train()(images)
         sum(output.float().sum() for output in (outputs if isinstance(outputs, tuple) else [outputs])).backward()
@@ -125,19 +127,19 @@ class Ranks:
         return parallel
 
     def part_of_batch(self, network: nn.Module, *, last: bool) -> AbstractContextManager:
-        """Within, the gradients of a `replica` stay this rank's own; the `last` part takes all of them along."""
+        """A context without gradient synchronisation of a `replica`, except for the `last` micro-batch."""
         return nullcontext() if last or self.size == 1 else network.no_sync()
 
     @torch.no_grad()
     def share_buffers(self, networks: Iterable[nn.Module]) -> None:
-        """Give all ranks the first one's running statistics, which are the same where batch norm is synchronised."""
+        """Broadcast rank 0's running statistics to all ranks; with SyncBatchNorm they are equal already."""
         if self.size > 1:
             for network in networks:
                 for buffer in network.buffers():
                     dist.broadcast(buffer, src=0)
 
     def seed(self, seed: int, *, deterministic: bool) -> None:
-        """Let each rank draw masks of its own within the network; the first draws those of a single process."""
+        """Seed each rank differently, for its own dropout masks; rank 0 keeps the seed of a single process."""
         if self.rank:
             seed_everything((seed + 0x9E3779B1 * self.rank) % 2**32, deterministic=deterministic)
 
@@ -147,10 +149,10 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Within, the process is one of the ranks that the launcher's environment speaks of, or else alone.
+    """Join the process group that the launcher's environment describes, if any, for the duration of the context.
 
-    It computes on the GPU of its number on this machine, if on any. Raises DeviceError where there are too
-    few, and RankLost where the others do not come or one of them goes.
+    On CUDA the process uses the GPU of its local rank. Raises DeviceError if there are too few GPUs, and RankLost if
+    another rank does not connect or exits.
     """
     if not is_one_of_several():
         yield ALONE
@@ -159,21 +161,21 @@ def joined(device: str) -> Iterator[Ranks]:
     kind = choose_device(device).type
     try:
         if kind == "mps":
-            raise DeviceError("trainer.device=mps: it takes part in no run of several processes, take cpu")
+            raise DeviceError("trainer.device=mps: does not support several processes, use cpu")
         if kind == "cuda":
             if here > torch.cuda.device_count():
-                raise DeviceError(f"trainer.devices={here}: this machine has {torch.cuda.device_count()} GPUs")
+                raise DeviceError(f"trainer.devices={here}: this node has {torch.cuda.device_count()} GPUs")
             torch.cuda.set_device(local)
         dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
         yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
-        error.is_said = not is_first_to_say()
+        error.is_reported = not is_first_to_report()
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             lost = RankLost(f"another process of this run has ended, or cannot be reached: {first_line(error)}")
-            # The project's own launcher says which it was, unless that was on another machine.
-            lost.is_said = not is_first_here() if are_machines() else LAUNCH in os.environ or not is_main_process()
+            # The project's own launcher reports which one died, except on another node.
+            lost.is_reported = not is_local_main() if is_multi_node() else LAUNCH in os.environ or not is_main_process()
             raise lost from error
         raise
     finally:
@@ -181,25 +183,25 @@ def joined(device: str) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def is_first_to_say() -> bool:
-    """Whether no rank has yet said why the run ends; before they have met, one a machine says it."""
+def is_first_to_report() -> bool:
+    """Whether no rank has reported the error yet; before the process group is up, local rank 0 reports it."""
     try:
-        return dist.distributed_c10d._get_default_store().add("said", 1) == 1
+        return dist.distributed_c10d._get_default_store().add("reported", 1) == 1
     except (RuntimeError, ValueError):
-        return is_first_here()
+        return is_local_main()
 
 
-def is_first_here() -> bool:
-    """Whether this is the first rank on its machine."""
+def is_local_main() -> bool:
+    """Whether this is local rank 0."""
     return os.environ.get("LOCAL_RANK") == "0"
 
 
-def are_machines() -> bool:
-    """Whether some of the ranks are on another machine."""
+def is_multi_node() -> bool:
+    """Whether the run uses more than one node."""
     everywhere = os.environ.get("WORLD_SIZE", "1")
     return int(os.environ.get("LOCAL_WORLD_SIZE", everywhere)) < int(everywhere)
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of what torch says, without the places in its source and what is typical."""
+    """The first sentence of a torch error, without source locations."""
     return str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0][:150]

@@ -1,4 +1,4 @@
-"""Batch normalization whose statistics are those of the whole batch on all ranks."""
+"""Batch normalization with the statistics of the whole batch across all ranks."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import distributed as dist
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation with the statistics of all ranks' images, uneven shares and empty ones included.
+    """Batch normalisation with the statistics of all ranks' images; ranks may have uneven or empty batches.
 
-    torch's own, of the same name, refuses a processor. This one computes the same by tensors' operations, so
-    that what is tested without a GPU is what runs on one. [B, C, ...] -> [B, C, ...].
+    torch.nn.SyncBatchNorm does not run on a CPU. This one computes the same with tensor operations, so that CPU
+    tests cover the code that runs on GPUs. [B, C, ...] -> [B, C, ...].
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Any shape with channels behind the images will do."""
+        """Accept any shape [B, C, ...]."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -35,7 +35,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Statistics(torch.autograd.Function):
-    """The mean and the variance of each channel over all ranks, float32 [C], and how many numbers they are of."""
+    """The mean and variance of each channel over all ranks, float32 [C], and the number of elements."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,7 +44,7 @@ class _Statistics(torch.autograd.Function):
         sums = torch.cat([x.sum(over), x.new_full((1,), count)])
         dist.all_reduce(sums)
         mean, total = sums[:-1] / sums[-1], sums[-1]
-        # A second message, since the mean of squares less the square of the mean loses digits.
+        # A second all-reduce, since E[x^2] - E[x]^2 loses precision.
         shape = (1, -1, *[1] * (x.ndim - 2))
         squares = (x - mean.view(shape)).square().sum(over)
         dist.all_reduce(squares)
@@ -63,7 +63,7 @@ class _Statistics(torch.autograd.Function):
 
 
 def synchronise_batch_norm(model: nn.Module) -> None:
-    """Let all batch normalisation within `model` see the images of all ranks; weights and statistics stay."""
+    """Convert all batch normalisation in `model` to SyncBatchNorm in place; weights and statistics are kept."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.__class__ = SyncBatchNorm

@@ -14,7 +14,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scal
 
 from data.dataset import Images
 from data.loader import TrainLoader
-from engine.device.flops import answer, operations_counted
+from engine.device.flops import operations_counted, run_forward
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import Evaluation
 from engine.logging.events import EventFile
@@ -150,7 +150,7 @@ def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
     hooks = [part.register_forward_pre_hook(enter) for part in model.modules()]
     hooks += [part.register_forward_hook(leave) for part in model.modules()]
     with counter:
-        answer(model, image_shape)
+        run_forward(model, image_shape)
     for hook in hooks:
         hook.remove()
     rows: list[Sequence[str]] = [("part", "class", "output", "parameters", "multiply-adds")]

@@ -1,1 +1,1 @@
-"""Figures, image grids and tables, one of each. It knows numbers and labels, not what they measure."""
+"""Figures, image grids and tables. It knows numbers and labels, not what they measure."""

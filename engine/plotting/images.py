@@ -1,6 +1,6 @@
-"""Pictures made of images and squares, as uint8 arrays.
+"""Image grids and confusion matrices as uint8 arrays.
 
-They are drawn by Pillow, in milliseconds: to import matplotlib would take a second of every job of a sweep.
+Drawn with Pillow, which takes milliseconds; importing matplotlib would add a second to every job of a sweep.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK, BLUE, ORANGE = (38, 38, 38), (8, 81, 156), (168, 68, 10)
 
-MOST_CLASSES = 250  # of a confusion matrix: squares of more would be smaller than four points
+MOST_CLASSES = 250  # of a confusion matrix: with more, cells would be smaller than four pixels
 
-NUMBERED = 20  # classes at most whose confusion is written as numbers, too
+NUMBERED = 20  # up to so many classes, cells show their counts
 
-LONGEST = 120  # pixels of a class's name
+LONGEST = 120  # pixels of a class name
 
 COLUMNS, TILE = 8, 96
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font with so many pixels a line."""
+    """Pillow's default font at `size` pixels."""
     return ImageFont.load_default(size)
 
 
 def fitting(words: str, letters: ImageFont.ImageFont, width: float) -> str:
-    """Words, cut where they would be wider than so many pixels."""
+    """Text, truncated to `width` pixels."""
     if letters.getlength(words) <= width:
         return words
     while words and letters.getlength(f"{words}...") > width:
@@ -34,9 +34,9 @@ def fitting(words: str, letters: ImageFont.ImageFont, width: float) -> str:
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """How many images of each class (row) were taken for each (column), int64 [K, K], as uint8 [H, W, 3].
+    """Draw a confusion matrix int64 [K, K], true classes in rows, predicted in columns, as uint8 [H, W, 3].
 
-    The darker, the larger the share of the class: by its root, so that a few mistakes show.
+    Darkness is the square root of the share of the true class, so that rare errors are visible.
     """
     cell = 44 if len(classes) <= NUMBERED else max(4, 900 // len(classes))
     letters = font(min(13, max(cell - 1, 4)))
@@ -63,7 +63,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> np.ndarray:
 
 
 def tiles(images: np.ndarray, lines: Sequence[Sequence[str]]) -> np.ndarray:
-    """Images uint8 [N, C, H, W], each with lines of text below it, as one, uint8 [H, W, 3]."""
+    """A grid of images uint8 [N, C, H, W], each with lines of text below it, as uint8 [H, W, 3]."""
     letters, line_height, gap = font(12), 15, 12
     height = TILE + len(lines[0]) * line_height + gap
     rows = -(-len(images) // COLUMNS)

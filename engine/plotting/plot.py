@@ -1,4 +1,4 @@
-"""Pictures in one style. Matplotlib takes half a second to import, which only a command that draws should pay."""
+"""Matplotlib figures in one style. Matplotlib takes half a second to import, so functions import it when called."""
 
 import re
 import warnings
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Okabe and Ito's colours, which the colour-blind tell apart as well.
+# Okabe and Ito's colour-blind safe palette.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 INK, GREY, PALE = "#262626", "#737373", "#e6e6e6"
 
-AFTER = re.compile(r"(?<=[/ ,_-])")  # where a name may be broken
+AFTER = re.compile(r"(?<=[/ ,_-])")  # where a name may be wrapped
 
 MOST_TICKS = 7
 
@@ -36,7 +36,7 @@ TIMES += [times * UNITS["h"] for times in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1
 def figure(
     *, width: float, height: float, rows: int = 1, columns: int = 1, same_x: bool = True
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure of so many inches with its axes in reading order; they share their ranges, that of x with `same_x`."""
+    """A figure of `width` x `height` inches and its axes in reading order, which share y and, with `same_x`, x."""
     from matplotlib.figure import Figure
 
     canvas = Figure(figsize=(width, height), layout="constrained")
@@ -51,18 +51,18 @@ def figure(
 
 
 def legend(axes: "Axes", **options: Any) -> None:
-    """A legend whose names are shown as they are written: a dollar sign begins no formula."""
+    """A legend with literal names: a dollar sign does not start a formula."""
     for text in axes.legend(frameon=False, **options).get_texts():
         text.set_parse_math(False)
 
 
 def in_legend(name: str) -> str:
-    """A name as it stands in a legend, which leaves out what begins with "_"."""
+    """A name as a legend label; matplotlib hides labels that start with "_"."""
     return f" {name}" if name.startswith("_") else name
 
 
 def folded(name: str, width: int) -> str:
-    """A name in lines of at most so many signs, which end, where that can be, behind a folder or a word."""
+    """A name wrapped to `width` characters, after a folder or a word if possible."""
     pieces = [piece[start : start + width] for piece in AFTER.split(name) for start in range(0, len(piece), width)]
     lines = [""]
     for piece in pieces:
@@ -73,22 +73,22 @@ def folded(name: str, width: int) -> str:
 
 
 def save(canvas: "Figure", file: Path) -> None:
-    """Write a figure as PNG, with its directory."""
+    """Write a figure as PNG, and create its directory."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write(canvas, file, dpi=160)
 
 
 def write(canvas: "Figure", file: Path | BinaryIO, *, dpi: int) -> None:
-    """Write a figure as PNG, with so many pixels an inch."""
+    """Write a figure as PNG at `dpi` pixels per inch."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box replaces a character that the font lacks
         canvas.savefig(file, dpi=dpi, format="png")
 
 
 def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[float, int], str]) -> None:
-    """Ticks with names on a logarithmic x axis: at round values or, where few lie in its range, evenly apart.
+    """Labelled ticks on a logarithmic x axis: at round values or, if few are in range, evenly spaced.
 
-    `name` writes a value with so many digits; they are as many as tell the ticks apart.
+    `name` formats a value with a number of digits, the fewest that distinguish the ticks.
     """
     low, high = panel.get_xlim()
     within = [value for value in round_values if low <= value <= high]
@@ -103,22 +103,22 @@ def name_ticks(panel: "Axes", round_values: Sequence[float], name: Callable[[flo
 
 
 def whole_ticks(panel: "Axes") -> None:
-    """Ticks at whole numbers on a linear x axis: half an epoch has no figures."""
+    """Ticks at integers on a linear x axis: there are no metrics at half an epoch."""
     panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def count(value: float, digits: int) -> str:
-    """A number of things: 62 k, 0.27 M."""
+    """A count with a unit: 62 k, 0.27 M."""
     unit, size = ("M", 1e6) if value >= 1e5 else ("k", 1e3) if value >= 1e3 else ("", 1)
     return f"{rounded(value / size, digits)} {unit}".rstrip()
 
 
 def duration(seconds: float, digits: int) -> str:
-    """A time in the largest unit of which there are two, or in seconds: 90 s, 2 min, 2.5 h."""
+    """A duration in the largest unit that gives at least 2, else in seconds: 90 s, 2 min, 2.5 h."""
     unit = next((unit for unit in ("h", "min") if seconds >= 2 * UNITS[unit]), "s")
     return f"{rounded(seconds / UNITS[unit], digits)} {unit}"
 
 
 def rounded(value: float, digits: int) -> str:
-    """A number with so many digits that are not zeros."""
+    """A number with `digits` significant digits."""
     return f"{float(f'{value:.{digits}g}'):,.15g}"

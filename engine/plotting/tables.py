@@ -1,10 +1,10 @@
-"""Rows of text as a table: aligned for the terminal, or Markdown."""
+"""Text tables: aligned for the terminal, or Markdown."""
 
 from collections.abc import Iterator, Sequence
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
+    """The lines of a table, with the first column left-aligned and the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *rest in lines:
         cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
@@ -12,6 +12,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, of which the first are titles, as a table; bars within cells would end them."""
+    """Rows, the first of them titles, as a Markdown table; "|" in cells is escaped."""
     titles, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *body])

@@ -1,4 +1,4 @@
-"""Curves in the terminal: text with axes, drawn in Braille characters, of which each is 2 dots wide and 4 high."""
+"""Line charts in the terminal, drawn in Braille characters, each 2 dots wide and 4 high."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,19 @@ ASCII = {ord("│"): "|", ord("┤"): "+", ord("┴"): "+", ord("└"): "+", ord
 
 @dataclass(frozen=True)
 class Axis:
-    """From `low` up to `high`, evenly or, with `log`, each decade as long as the next."""
+    """From `low` to `high`, linear or, with `log`, logarithmic."""
 
     low: float
     high: float
     log: bool = False
 
     def share(self, value: float) -> float:
-        """How far along the axis a value lies, from 0 to 1; what lies outside is moved to the end."""
+        """The position of a value along the axis, clamped to 0 to 1."""
         low, high, value = (math.log10(max(x, 1e-300)) if self.log else x for x in (self.low, self.high, value))
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
     def ticks(self, most: int) -> list[float]:
-        """At most about so many round values within the axis: powers of ten, or multiples of 1, 2 or 5 times one."""
+        """About `most` round values within the axis: powers of ten, or multiples of 1, 2 or 5 times one."""
         if self.log:
             decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**decade for decade in decades[:: -(-len(decades) // most) or 1]]
@@ -41,7 +41,7 @@ class Axis:
 def chart(
     points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, width: int, height: int, title: str = ""
 ) -> list[str]:
-    """The line through `points` as text, at most `width` characters wide, with `height` lines for the curve itself."""
+    """The line through `points` as text, at most `width` characters wide, with `height` lines for the curve."""
     labels = {dot(1 - y.share(tick), 4 * height) // 4: f"{tick:g}" for tick in y.ticks(height // 2)}
     margin = max(map(len, labels.values()), default=0) + 1
     columns = width - margin - 1
@@ -61,7 +61,7 @@ def chart(
 
 
 def canvas(points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, columns: int, rows: int) -> list[str]:
-    """The line through `points` in rows of Braille characters, top down."""
+    """The line through `points` as rows of Braille characters, from the top."""
     cells = [[0] * columns for _ in range(rows)]
     dots = [(dot(x.share(across), 2 * columns), dot(1 - y.share(up), 4 * rows)) for across, up in points]
     for (left, top), (right, bottom) in pairwise([*dots, *dots[-1:]]):
@@ -74,24 +74,24 @@ def canvas(points: Sequence[tuple[float, float]], *, x: Axis, y: Axis, columns: 
 
 
 def dot(share: float, dots: int) -> int:
-    """Which of so many dots in a row lies at that share of the way from the first to the last."""
+    """The index of the dot, of `dots` in a row, at the fraction `share` of its length."""
     return round(share * (dots - 1))
 
 
 def side_by_side(charts: Iterable[list[str]], *, width: int) -> list[str]:
-    """Several charts in one row, each in its share of `width` characters."""
+    """Several charts in one row of `width` characters, equally wide."""
     charts = list(charts)
     each = width // len(charts)
     return ["".join(f"{line:<{each}}" for line in row).rstrip() for row in zip_longest(*charts, fillvalue="")]
 
 
 def shortened(text: str, width: int) -> str:
-    """The text, or as much of its beginning as has room."""
+    """The text, truncated to `width` characters."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """The text as it is or, for a terminal that knows no more than ASCII, with stars and dashes."""
+    """The text, with ASCII replacements if `encoding` cannot represent it."""
     try:
         text.encode(encoding or "ascii")
     except UnicodeEncodeError:

@@ -1,1 +1,1 @@
-"""The ground: errors, console, signals, a run's directory, this process among several. It knows no torch."""
+"""Errors, console output, signals, the run directory, and the process's rank. It does not import torch."""

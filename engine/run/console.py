@@ -1,4 +1,4 @@
-"""Where a program says what it does: standard output, also after its reader has gone."""
+"""Console output that survives a closed pipe."""
 
 import logging
 import os
@@ -13,40 +13,39 @@ say = logging.getLogger("cifar").info
 
 
 def echo(text: str) -> None:
-    """Print lines from where no logging is set up; once nobody reads them (`| head`), nothing."""
+    """Print lines where logging is not set up; a closed pipe (`| head`) is ignored."""
     try:
         print(text, flush=True)
     except OSError:
-        write_to_nowhere(sys.stdout)
+        redirect_to_devnull(sys.stdout)
 
 
-def write_to_nowhere(stream: TextIO) -> None:
-    """From now on nothing comes of what is written there, and what could not be written is no mistake at the end."""
+def redirect_to_devnull(stream: TextIO) -> None:
+    """Redirect a stream to the null device, so that pending output raises no error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def end_once_unread() -> None:
-    """From now on end without a word, as other programs do, where something is printed that nobody reads any more."""
+def restore_sigpipe() -> None:
+    """Let a closed pipe end the program silently, as in other command-line programs."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def one_line(text: str) -> str:
-    """Text as one line that a terminal shows and does not obey: what cannot be printed is written out."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    """Text as one line; unprintable characters, which may be terminal control codes, are escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class Console(logging.StreamHandler):
-    """Writes to a stream; once nobody reads that any more (`train.py | head`), to nowhere: the run goes on.
+    """A stream handler that continues after a closed pipe (`train.py | head`), and writes on the main process only.
 
-    `label` stands in front of every line where several jobs write to the same terminal. Of several processes that
-    compute one run only the first is heard.
+    `label` prefixes every line when several jobs write to the same terminal.
     """
 
     label = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The lines of a record, each with the label."""
+        """The lines of a record, each prefixed with the label."""
         return textwrap.indent(super().format(record), Console.label)
 
     def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
@@ -54,15 +53,15 @@ class Console(logging.StreamHandler):
         return is_main_process() and super().filter(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called by logging where a line could not be written."""
+        """Called by logging after a failed write."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
-            write_to_nowhere(self.stream)
+            redirect_to_devnull(self.stream)
         else:
             super().handleError(record)
 
 
 def percent(share: float) -> str:
-    """A share of 1 in percent."""
+    """A fraction as a percentage."""
     return f"{100 * share:.2f} %"
 
 

@@ -1,4 +1,4 @@
-"""Where the files of a run lie in its directory. No torch here, so that a wrong path is said at once."""
+"""The run directory and the paths of its files. No torch here, so that a wrong path fails early."""
 
 import json
 import os
@@ -20,29 +20,29 @@ WIDTH = 120  # of a line in a JSON file, unless it is a list
 
 
 class DirectoryError(RunError):
-    """The directory of a run cannot be worked in; the message is one line that says why."""
+    """The run directory cannot be used; the message is one line that says why."""
 
 
 class InUse(DirectoryError):
-    """Another process works in the directory."""
+    """Another process uses the directory."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is never half written. Raises OSError."""
+    """Write a file atomically. Raises OSError."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is never half written, laid out for people as well. Raises OSError."""
-    write_text(path, laid_out(content) + "\n")
+    """Write an indented JSON file atomically. Raises OSError."""
+    write_text(path, format_json(content) + "\n")
 
 
-def laid_out(content: Any, margin: str = "") -> str:
-    """JSON in lines: a list of plain values, as the row of a matrix, has one, and so has a short object of them.
+def format_json(content: Any, margin: str = "") -> str:
+    """Indented JSON, with a list of plain values (a matrix row) or a short object of them on one line.
 
-    The keys of objects are text. Lines after the first begin with `margin`.
+    Object keys must be strings. Lines after the first start with `margin`.
     """
     whole, is_object = json.dumps(content, allow_nan=True), isinstance(content, dict)
     if not content or not isinstance(content, (dict, list, tuple)):
@@ -52,9 +52,9 @@ def laid_out(content: Any, margin: str = "") -> str:
         return whole
     inner = margin + "  "
     if is_object:
-        members = [f"{json.dumps(key)}: {laid_out(one, inner)}" for key, one in content.items()]
+        members = [f"{json.dumps(key)}: {format_json(one, inner)}" for key, one in content.items()]
     else:
-        members = [laid_out(one, inner) for one in content]
+        members = [format_json(one, inner) for one in content]
     first, last = "{}" if is_object else "[]"
     between = f",\n{inner}"
     return f"{first}\n{inner}{between.join(members)}\n{margin}{last}"
@@ -62,10 +62,10 @@ def laid_out(content: Any, margin: str = "") -> str:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of one run. As text: relative to where the user stands, if it is below.
+    """The directory of one run. As a string: relative to the working directory, if inside it.
 
-    `words` are what the command line says, which the directory keeps for a run that goes on, and `composed` what Hydra
-    notes beside them of what they come to: the content of files by name.
+    `words` are the command-line overrides, which are saved there for a later resume; `composed` is the content of the
+    other files that Hydra saves with them, by file name.
     """
 
     path: Path
@@ -78,13 +78,13 @@ class RunDirectory:
 
     @property
     def root(self) -> str:
-        """The folder that holds this run and its like: where TensorBoard should look."""
+        """The top-level folder of this run and similar ones: TensorBoard's --logdir."""
         relative = Path(str(self))
         return str(self) if relative.is_absolute() else next(iter(relative.parts), ".")
 
     @property
     def resume_command(self) -> str:
-        """The command that continues this run, as it can be typed."""
+        """The shell command that resumes this run."""
         if re.fullmatch(r"[\w./+-]+", str(self), re.ASCII):
             return f"python train.py resume={self}"
         quoted = str(self).replace("'", r"\'")
@@ -93,11 +93,11 @@ class RunDirectory:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Within, no other process may work in this directory; behind it, one in which nothing happened is gone.
+        """Lock this directory for the duration of the context; an empty one is removed on exit.
 
-        The lock is the system's, which a process that is killed gives back. Raises DirectoryError.
+        The lock is the operating system's, which releases it if the process is killed. Raises DirectoryError.
         """
-        from filelock import FileLock, Timeout  # takes a tenth of a second, which a wrong command need not wait for
+        from filelock import FileLock, Timeout  # 0.1 s, which a wrong command need not wait for
 
         lock = FileLock(self.path / ".lock", blocking=False)
         try:
@@ -106,7 +106,7 @@ class RunDirectory:
         except Timeout:
             raise InUse(f"{self} is in use by another process") from None
         except OSError as error:
-            raise DirectoryError(f"{self}: nothing can be written there ({error.strerror})") from None
+            raise DirectoryError(f"{self}: cannot be written to ({error.strerror})") from None
         try:
             yield
         finally:
@@ -114,10 +114,10 @@ class RunDirectory:
             if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= {".hydra", ".lock"}:
                 shutil.rmtree(self.path)
 
-    def keep_words(self) -> None:
-        """Note what the command line says, where that is not noted yet: a later resume goes on from there.
+    def save_overrides(self) -> None:
+        """Save the command-line overrides for a later resume, unless they are saved already.
 
-        Hydra itself does so before a run begins, but not where one goes on, perhaps with other settings, nor where the
+        Hydra saves them when a run starts, but not when it is resumed, possibly with other settings, nor after the
         directory was deleted. Raises OSError.
         """
         kept = [
@@ -129,16 +129,16 @@ class RunDirectory:
             for name, content in {**self.composed, self.overrides.name: text}.items():
                 write_text(self.overrides.with_name(name), content)
 
-    def provide(self) -> None:
-        """Make the directory again if somebody has deleted it. Raises OSError."""
+    def recreate(self) -> None:
+        """Recreate the directory if it was deleted. Raises OSError."""
         if not self.path.exists():
-            say(f"{self} was deleted: it is made again")
+            say(f"{self} was deleted: recreating it")
         if not self.overrides.exists():
-            self.keep_words()
+            self.save_overrides()
 
     @property
     def overrides(self) -> Path:
-        """What the command line said, as Hydra saved it."""
+        """The command-line overrides, as Hydra saves them."""
         return self.path / ".hydra" / "overrides.yaml"
 
     @property
@@ -148,17 +148,17 @@ class RunDirectory:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before the newest, in case something befalls that."""
+        """The checkpoint before the newest, in case that is damaged."""
         return self.path / "checkpoints" / "previous.pt"
 
     @property
     def newest(self) -> Path | None:
-        """The newest checkpoint that there is, whether or not it is sound."""
+        """The newest checkpoint file that exists, intact or not."""
         return next((file for file in (self.last, self.previous) if file.is_file()), None)
 
     @property
     def status(self) -> str | None:
-        """What result.json says of how it ended, or that it is running; None if it says nothing."""
+        """The status in result.json; None if there is none."""
         try:
             content = json.loads(self.result.read_text())
         except (OSError, ValueError):
@@ -172,17 +172,17 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """A line an epoch."""
+        """The metrics, one line per epoch."""
         return self.path / "metrics.jsonl"
 
     @property
     def result(self) -> Path:
-        """What became of the run."""
+        """The final result, or the status of an unfinished run."""
         return self.path / "result.json"
 
     @property
     def range_test(self) -> Path:
-        """The picture that `lr_find=true` makes."""
+        """The plot of `lr_find=true`."""
         return self.path / "lr_find.png"
 
     @property
@@ -191,7 +191,7 @@ class RunDirectory:
         return self.path / "tensorboard"
 
 
-def which_sweep(directory: Path) -> str:
-    """The setting that means the sweep in a directory."""
+def sweep_override(directory: Path) -> str:
+    """The override that selects the sweep in a directory."""
     named = directory.parent == Path("multirun")
     return f"sweep={directory.name}" if named else f"hydra.sweep.dir={directory}"

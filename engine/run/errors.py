@@ -2,13 +2,13 @@
 
 
 class RunError(Exception):
-    """A run cannot be, or cannot go on; the message is one line for a person, `status` the exit status."""
+    """A run cannot start or continue; the message is one line for the user, `status` the exit status."""
 
     status = 2
 
 
 class Pruned(RunError):
-    """A trial of a study ends early, since others did better by then; the message is one line that says when."""
+    """A trial was pruned; the message is one line that says when."""
 
 
 class CommandError(RunError):
@@ -16,10 +16,10 @@ class CommandError(RunError):
 
 
 class NotSaved(RunError):
-    """What a program came to could not be written; the message is one line that says so."""
+    """The results could not be written; the message is one line that says so."""
 
     status = 1
 
 
 class DeviceError(RunError):
-    """The machine lacks what the configuration asks for; the message is one line that names it."""
+    """The configuration asks for hardware that is not available; the message is one line that names it."""

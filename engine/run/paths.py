@@ -1,4 +1,4 @@
-"""Checkpoints on the disk by what was typed: a file, a run's directory, a pattern. No torch here."""
+"""Find checkpoint files from a command-line path: a file, a run directory or a glob pattern. No torch here."""
 
 import glob
 import os
@@ -11,20 +11,20 @@ from engine.run.errors import CommandError
 
 
 def common_directory(files: Sequence[Path]) -> RunDirectory:
-    """The run's directory of a checkpoint, or what has all of several."""
+    """The run directory of a checkpoint; for several, their common parent directory."""
     directories = [file.parent.parent if file.parent.name == "checkpoints" else file.parent for file in files]
     common = Path(os.path.commonpath([directory.resolve() for directory in directories]))
     return RunDirectory(directories[0] if common == directories[0].resolve() else common)
 
 
 def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
-    """The files that `checkpoint=` means, by a name for each: of one its last part, of several what distinguishes them.
+    """The checkpoint files that `checkpoint=` selects, by name: the last part of the path, or what differs.
 
-    A pattern means what it matches and has a checkpoint. Raises CommandError where one is missing or there twice.
+    A glob pattern selects its matches that have a checkpoint. Raises CommandError for a missing or repeated one.
     """
     given = [given] if isinstance(given, str) else list(given)
     if not given:
-        raise CommandError("checkpoint=[]: at least one is wanted")
+        raise CommandError("checkpoint=[]: give at least one")
     paths = [
         path
         for one in given
@@ -32,43 +32,43 @@ def find_checkpoints(given: str | Sequence[str]) -> dict[str, Path]:
     ]
     found = [find_checkpoint(path) for path in paths]
     if again := [path for path, file in zip(paths, found, strict=True) if found.count(file) > 1]:
-        raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is there twice")
+        raise CommandError(f"checkpoint={','.join(paths)}: {again[0]} is given twice")
     absolute = [os.path.abspath(os.path.expanduser(path)) for path in paths]
     common = os.path.commonpath(absolute) if len(absolute) > 1 else os.path.dirname(absolute[0])
     return {os.path.relpath(path, common): file for path, file in zip(absolute, found, strict=True)}
 
 
 def matches(pattern: str) -> list[str]:
-    """What a path with the signs * and ? matches as in a shell, in order; nothing for one that is there as it is."""
+    """The sorted matches of a glob pattern; empty if the path itself exists."""
     whole = os.path.expanduser(pattern)
     return [] if os.path.exists(whole) else sorted(glob.glob(whole))
 
 
 def find_checkpoint(path: str) -> Path:
-    """The file that `checkpoint=path` means: the file itself, or the best, else the last, of a run's directory.
+    """The checkpoint that `checkpoint=path` selects: the file itself, or best.pt, else last.pt, of a run directory.
 
-    Raises CommandError where there is none.
+    Raises CommandError if there is none.
     """
     file = file_or_checkpoint(path)
     if not file.is_file():
         below = [str(run) for depth in ("*", "*/*") for run in sorted(Path(path).glob(f"{depth}/checkpoints"))]
         first = ", ".join(run.removesuffix("/checkpoints") for run in below[:3])
-        runs = f"; runs below it: {first}{', ...' * (len(below) > 3)}" if below else ""
-        raise CommandError(f"checkpoint={path}: there is no checkpoint ({file} does not exist){runs}")
+        runs = f"; runs in it: {first}{', ...' * (len(below) > 3)}" if below else ""
+        raise CommandError(f"checkpoint={path}: no checkpoint found ({file} does not exist){runs}")
     require_checkpoint(file)
     return file
 
 
 def find_weights(path: str) -> Path:
-    """The file that `init_from=path` means, likewise; it may also be another program's. Raises CommandError."""
+    """The weights file that `init_from=path` selects, likewise; any format. Raises CommandError."""
     file = file_or_checkpoint(path)
     if not file.is_file():
-        raise CommandError(f"init_from={path}: there are no weights ({file} does not exist)")
+        raise CommandError(f"init_from={path}: no weights found ({file} does not exist)")
     return file
 
 
 def file_or_checkpoint(path: str) -> Path:
-    """The file itself, or the best checkpoint, else the last, of a run's directory."""
+    """The file itself, or best.pt, else last.pt, of a run directory."""
     file = Path(os.path.expanduser(path))
     if not file.is_dir():
         return file
@@ -79,10 +79,10 @@ def file_or_checkpoint(path: str) -> Path:
 def require_checkpoint(file: Path) -> None:
     """Raise CommandError for a file that cannot be a checkpoint: torch.save writes zip archives."""
     if not zipfile.is_zipfile(file):
-        bare = "; of bare weights, train.py init_from=... init_only=true makes one" * (file.suffix == ".safetensors")
+        bare = "; train.py init_from=... init_only=true makes one from weights" * (file.suffix == ".safetensors")
         raise CommandError(f"{file} is not a checkpoint{bare}")
 
 
 def one_or_more(given: str | Sequence[str]) -> list[str]:
-    """What stands in a key that takes one or a list, as a list without repetitions."""
+    """The value of a key that takes one string or a list, as a list without duplicates."""
     return [given] if isinstance(given, str) else list(dict.fromkeys(given))

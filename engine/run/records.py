@@ -1,6 +1,6 @@
-"""The keys under which a run's figures are recorded. No torch here."""
+"""The keys under which a run's metrics are recorded. No torch here."""
 
 
 def suffix(weights: str) -> str:
-    """What the names of figures end with that belong to these weights: nothing for the network's own."""
+    """The suffix of the metric names of an average's weights; empty for the model's own."""
     return "" if weights == "model" else f"_{weights}"

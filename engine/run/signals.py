@@ -1,26 +1,25 @@
-"""Signals that ask a run to stop. No torch here, so that they are heeded from the beginning.
+"""Signals that stop a run. No torch here, so that the handlers are installed before its slow import.
 
-In a job that submitit has begun, submitit heeds SIGUSR2, which SLURM sends before the time is up or, where the cluster
-is set up so, before it preempts the job: submitit has it begin again (scontrol requeue). The run must have written its
-checkpoint by then, so the signal is caught here first and passed on afterwards. At SIGTERM, which scancel and
-preemption send, submitit does nothing; the run ends with a checkpoint.
+In a submitit job, submitit handles SIGUSR2, which SLURM sends before the time limit or preemption, and requeues the job
+(scontrol requeue). The run must save its checkpoint first, so the signal is caught here and passed on afterwards.
+submitit ignores SIGTERM, which scancel and preemption send; the run saves a checkpoint and exits.
 """
 
 import signal
 import time
 from types import FrameType
 
-# Ctrl-C; what kill and cluster managers send; what SLURM sends before a job's time is up; what a closed terminal sends.
+# Ctrl-C; kill and cluster managers; SLURM before a job's time limit (two); a closed terminal.
 # Windows has the first two.
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 
 STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
-SAME = 0.5  # seconds within which two signals are one request, that of a group of processes which also is handed on
+DUPLICATE = 0.5  # seconds within which a second signal is a duplicate, sent to the process group and forwarded as well
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run or the program to stop. No Exception, which a library might take for one of its own."""
+    """A signal asked the program to stop. Not an Exception, so that libraries do not catch it."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -28,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
         self.exit_status = 128 + number
 
     def pass_on(self) -> None:
-        """Give the signal to whoever heeded it before the run did, as submitit, which may have the job begin again."""
+        """Call the previous handler of the signal, e.g. submitit's, which may requeue the job."""
         handler = signal.getsignal(self.number)
         is_own = handler is signal.default_int_handler or isinstance(getattr(handler, "__self__", None), Signals)
         if callable(handler) and not is_own:
@@ -36,11 +35,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Within this context a signal raises Interrupted at once; one that was ignored, as by nohup, stays so."""
+    """Within this context a signal raises Interrupted immediately; ignored signals (nohup) stay ignored."""
 
     def __enter__(self) -> "Signals":
-        heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._handle) for number in heeded}
+        handled = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +51,7 @@ class Signals:
 
 
 class StopRequest(Signals):
-    """Within this context a signal leaves a note, which training looks at after every step; a second one raises."""
+    """Within this context the first signal is stored and checked after every step; a second one raises Interrupted."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -60,11 +59,11 @@ class StopRequest(Signals):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self.since = number, time.monotonic()
-        elif time.monotonic() - self.since > SAME:
+        elif time.monotonic() - self.since > DUPLICATE:
             super()._handle(number, frame)
 
 
 def raise_if_signalled(number: int | None) -> None:
-    """Raise Interrupted if there is a signal."""
+    """Raise Interrupted if a signal was received."""
     if number is not None:
         raise Interrupted(number)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from engine.config.overrides import jobs
 from engine.device.memory import memory_explained
 from engine.run.console import Console, echo, say
-from engine.run.directory import InUse, RunDirectory, which_sweep, write_json, write_text
+from engine.run.directory import InUse, RunDirectory, sweep_override, write_json, write_text
 from engine.run.errors import Pruned
 from engine.run.exit import reason
 from engine.run.signals import Interrupted, Signals
@@ -130,7 +130,7 @@ class Table(Callback):
             names = ", ".join(run.path.name for run in lost)
             print(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", file=sys.stderr)
         if (directory / STOPPED).exists():
-            begins = f"the same command with {which_sweep(directory)} begins them"
+            begins = f"the same command with {sweep_override(directory)} begins them"
             print(f"train.py: sweep_on_error=stop: the jobs behind it were not begun; {begins}", file=sys.stderr)
         if self.lost:
             print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)

@@ -219,7 +219,7 @@ def test_control_c_saves_and_the_command_that_it_names_goes_on(tmp_path):
         (("dataset=folder", "dataset.root={}"), "train is not a directory"),
         (("dataset=cifar10", "dataset.root={}", "dataset.mirrors=[]"), "Put cifar-10-python.tar.gz into"),
         (("dataset.val_size=1000",), "leaves too few of the 100 training images"),
-        (("trainer.device=mps",), "device=mps: this machine has none"),
+        (("trainer.device=mps",), "device=mps: torch"),
         (("trainer.precision=fp16",), "trainer.precision=fp16 needs a GPU"),
     ],
 )

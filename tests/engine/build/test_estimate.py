@@ -91,7 +91,7 @@ def test_lines_are_few_and_add_up():
     found = [Kind(f"k{number}", [config] * 3, 50_000, 10, 32) for number in range(estimate.MOST_LINES + 2)]
     costs = [Cost(269_722, 40_551_808, 1.23e8, 0.0036)] * len(found)
     text = estimate.lines(found, costs, 100)
-    assert text[0] == "66 jobs of 100, the others are finished; about, on this machine:"
+    assert text[0] == "66 jobs of 100, the others are finished; estimated on this device:"
     assert text[1] == "  3 x k0: 0.27 M parameters, 40.6 M multiply-adds, 120 MB to train, 6 min each"
     assert text[-2] == "  and 2 more"
     assert text[-1].startswith("in all 6.6 h, one job after the other")
@@ -103,7 +103,7 @@ def test_finished_jobs_do_not_count(capsys, monkeypatch, tmp_path):
     configs = [composed(*CPU, f"seed={seed}", f"hydra.sweep.dir={tmp_path}", hydra=True) for seed in range(3)]
     directory = tmp_path / f"seed=1-{identity.identity(configs[1])}"
     directory.mkdir()
-    for status, said in {"running": "3 jobs; about", "finished": "2 jobs of 3, the others are finished;"}.items():
+    for status, said in {"running": "3 jobs; estimated", "finished": "2 jobs of 3, the others are finished;"}.items():
         (directory / "result.json").write_text(json.dumps({"status": status}))
         estimate.announce(configs)
         assert capsys.readouterr().out.startswith(said)

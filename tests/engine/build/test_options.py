@@ -91,7 +91,7 @@ def test_a_regularizer_has_a_place_in_the_network_or_is_refused(model, places):
             objects.network(settings, num_classes=10, in_channels=3)
             continue
         refused += 1
-        with pytest.raises(CommandError, match=f"model={model} has no place for regularization={regularizer}"):
+        with pytest.raises(CommandError, match=f"model={model} does not support regularization={regularizer}"):
             check_model(config)
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             objects.network(settings, num_classes=10, in_channels=3)

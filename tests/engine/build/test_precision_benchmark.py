@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.build import auto, from_checkpoint, objects, precision_benchmark
-from engine.device.cuda_graphs import WARM_UP, unheard
+from engine.device.cuda_graphs import WARM_UP, discard_log
 from engine.device.device import Backend, backends
 from engine.device.precision import Precision, choose_precision, precisions
 from engine.run.errors import DeviceError
@@ -28,12 +28,12 @@ def trials(monkeypatch):
     """What is tried out, in place of a measurement; by default the last is by far the fastest."""
     asked = []
 
-    def try_out(ways, *_, **__):
+    def benchmark_backends(ways, *_, **__):
         asked.append(list(ways))
         return {way: 100.0 * 2**place for place, way in enumerate(ways)}
 
-    monkeypatch.setattr("engine.build.auto.try_out", try_out)
-    monkeypatch.setattr("engine.build.auto.TRIED", {})
+    monkeypatch.setattr("engine.build.auto.benchmark_backends", benchmark_backends)
+    monkeypatch.setattr("engine.build.auto.MEASURED", {})
     return asked
 
 
@@ -54,7 +54,7 @@ def weights(run) -> torch.Tensor:
     ],
 )
 def test_in_doubt_the_first_is_chosen(speeds, chosen):
-    assert precision_benchmark.fastest(dict(zip(WAYS, speeds, strict=True))) is WAYS[chosen]
+    assert precision_benchmark.choose_fastest(dict(zip(WAYS, speeds, strict=True))) is WAYS[chosen]
 
 
 def a_state(*overrides: str):
@@ -77,7 +77,7 @@ def passes_on_a_processor(monkeypatch, seconds, *, batch_size: int = 64):
 
     monkeypatch.setattr("engine.training.step.TrainStep.add_gradients", add_gradients)
     monkeypatch.setattr("engine.build.precision_benchmark.time.perf_counter", lambda: clock[0])
-    speeds = precision_benchmark.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=batch_size)
+    speeds = precision_benchmark.benchmark_backends(WAYS, state, step, image_shape=(3, 32, 32), batch_size=batch_size)
     return {str(way): speed for way, speed in speeds.items()}, passes
 
 
@@ -141,7 +141,7 @@ def test_the_speed_of_a_whole_batch_from_two_smaller_ones(seconds, speed):
 def test_every_way_is_measured_and_no_weight_moves(batch_size):
     state, step = a_state()
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
-    speeds = precision_benchmark.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=batch_size)
+    speeds = precision_benchmark.benchmark_backends(WAYS, state, step, image_shape=(3, 32, 32), batch_size=batch_size)
     assert list(speeds) == WAYS
     assert all(0 < speed < math.inf for speed in speeds.values())
     for parameter, value in zip(state.model.parameters(), before, strict=True):
@@ -164,15 +164,15 @@ def test_what_does_not_fit_into_memory_is_not_chosen(monkeypatch):
 
     monkeypatch.setattr("engine.training.step.TrainStep.add_gradients", add_gradients)
     broken = False
-    speeds = precision_benchmark.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
+    speeds = precision_benchmark.benchmark_backends(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
     assert [speed > 0 for speed in speeds.values()] == [False, False, True, True]
     assert max(sizes) == precision_benchmark.FEWEST  # no more images where the first has no room for so many
     assert list(
-        precision_benchmark.try_out(WAYS[:2], state, step, image_shape=(3, 32, 32), batch_size=64).values()
+        precision_benchmark.benchmark_backends(WAYS[:2], state, step, image_shape=(3, 32, 32), batch_size=64).values()
     ) == [0, 0]
     broken = True
     with pytest.raises(RuntimeError, match="another mistake"):
-        precision_benchmark.try_out(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
+        precision_benchmark.benchmark_backends(WAYS, state, step, image_shape=(3, 32, 32), batch_size=64)
 
 
 class Recorder:
@@ -192,7 +192,7 @@ class Recorder:
 
 
 def measured_on_a_gpu(monkeypatch, seconds: dict[str, float], *, recorded: bool) -> tuple[list[float], list[str]]:
-    """What one_after_the_other finds of passes that take so long by precision, and the precisions of the passes."""
+    """What sequential finds of passes that take so long by precision, and the precisions of the passes."""
     (state, step), clock, passes = a_state(), [0.0], []
     Recorder.made, Recorder.factor = [], 1.0
 
@@ -206,8 +206,8 @@ def measured_on_a_gpu(monkeypatch, seconds: dict[str, float], *, recorded: bool)
     monkeypatch.setattr("engine.training.step.TrainStep.add_gradients", add_gradients)
     monkeypatch.setattr("engine.build.precision_benchmark.time.perf_counter", lambda: clock[0])
     step = dataclasses.replace(step, graphs=Recorder() if recorded else None)
-    trial = precision_benchmark.Trial(state, step, torch.randn(8, 3, 32, 32), torch.zeros(8).long())
-    return list(precision_benchmark.one_after_the_other(WAYS, trial).values()), passes
+    benchmark = precision_benchmark.Benchmark(state, step, torch.randn(8, 3, 32, 32), torch.zeros(8).long())
+    return list(precision_benchmark.sequential(WAYS, benchmark).values()), passes
 
 
 def test_on_a_gpu_whole_batches_count_and_what_is_hopeless_or_does_not_fit_is_left_at_that(monkeypatch):
@@ -225,7 +225,7 @@ def test_on_a_gpu_what_counts_are_passes_that_are_replayed_where_training_replay
     speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.25, "fp32": 1.0}, recorded=True)
     assert speeds == pytest.approx([25.6, 25.6, 32, 32])
     assert len(Recorder.made) == 1 + len(WAYS)  # that of training, and one for each way
-    assert all(recorder.log is unheard for recorder in Recorder.made[1:])
+    assert all(recorder.log is discard_log for recorder in Recorder.made[1:])
     speeds, _ = measured_on_a_gpu(monkeypatch, {"bf16": 1.0, "fp32": 2.0}, recorded=True)
     assert speeds == pytest.approx([32, 32, 4, 4])
 
@@ -260,7 +260,7 @@ def test_a_run_takes_the_fastest_says_so_and_is_the_run_that_asks_for_it(train, 
     with caplog.at_level("INFO"):
         tried = train(*AUTO)
     (ways,) = trials
-    assert "fp32 contiguous was chosen for " in caplog.text
+    assert "autotune chose fp32 contiguous with " in caplog.text
     assert (tried.result["precision"], tried.result["memory_format"]) == ("fp32", "contiguous")
     assert list(tried.result["tried_images_per_second"]) == [str(way) for way in ways]
     asked_for = train("trainer.precision=fp32", "trainer.memory_format=contiguous")
@@ -274,8 +274,8 @@ def no_trial(monkeypatch):
     """From when it is called on, nothing may be tried out."""
 
     def forbid():
-        monkeypatch.setattr("engine.build.auto.TRIED", {})
-        monkeypatch.setattr("engine.build.auto.try_out", None)
+        monkeypatch.setattr("engine.build.auto.MEASURED", {})
+        monkeypatch.setattr("engine.build.auto.benchmark_backends", None)
 
     return forbid
 
@@ -347,10 +347,10 @@ def test_seeds_of_one_process_choose_alike(train, trials):
 def test_parts_of_a_batch_are_tried_as_large_as_they_are(train, trials, monkeypatch):
     sizes = []
 
-    def try_out(ways, *_, batch_size, **__):
+    def benchmark_backends(ways, *_, batch_size, **__):
         sizes.append(batch_size)
         return dict.fromkeys(ways, 1.0)
 
-    monkeypatch.setattr("engine.build.auto.try_out", try_out)
+    monkeypatch.setattr("engine.build.auto.benchmark_backends", benchmark_backends)
     train(*AUTO, "trainer.micro_batches=3", "trainer.max_epochs=1")
     assert sizes == [11]

@@ -223,7 +223,10 @@ def test_a_forced_change_reaches_the_optimizers_within_muon(train):
     [
         ("regularization=[weight_decay,ema]", "this run has no ema so far: it cannot be added on resume"),
         ("optimizer=adamw", "this run's optimizer was torch.optim.SGD: it cannot be resumed with torch.optim.AdamW"),
-        ("model=resnet20", "this run's network was models.lenet.LeNet5: it cannot be resumed with models.resnet.ResNet"),
+        (
+            "model=resnet20",
+            "this run's network was models.lenet.LeNet5: it cannot be resumed with models.resnet.ResNet",
+        ),
         ("trainer.batch_size=64", "an epoch of this run has 3 steps, with these settings 2: it cannot be resumed"),
         ("trainer.max_epochs=1", "trainer.max_epochs=1: this run is already at epoch 2"),
     ],
@@ -304,7 +307,7 @@ def unfinished(tmp_path, monkeypatch):
 
     def make(name: str, *words: str, status: str = "interrupted", age: int = 0) -> RunDirectory:
         run = RunDirectory(Path("outputs/2026-01-31") / name, words=words)
-        run.keep_words()
+        run.save_overrides()
         run.last.parent.mkdir()
         torch.save({}, run.last)
         os.utime(run.last, (1e9 - age, 1e9 - age))
@@ -332,13 +335,13 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_settings(unfinished, m
     found = words_for(monkeypatch, *words)
     assert f"resume='{newest.path.resolve()}'" in found
     assert f"hydra.run.dir='{newest.path.resolve()}'" in found
-    assert "resume=auto: going on with outputs/2026-01-31/newest" in capsys.readouterr().out
+    assert "resume=auto: resuming outputs/2026-01-31/newest" in capsys.readouterr().out
 
 
 def test_auto_begins_a_run_where_there_is_none(unfinished, monkeypatch, capsys):
     unfinished("another", "dataset=shapes", "model=resnet20")
     assert words_for(monkeypatch, "dataset=shapes", "model=lenet5") == ["dataset=shapes", "model=lenet5"]
-    assert "no unfinished run of these settings, a new one begins" in capsys.readouterr().out
+    assert "no unfinished run with these settings, starting a new one" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -367,11 +370,11 @@ def test_auto_as_a_real_command_resumes_and_then_starts_a_new_run(command, tmp_p
     (run,) = (tmp_path / "outputs").glob("*/*")
     goes_on = command("train.py", *words, "resume=auto")
     assert goes_on.returncode == 0, goes_on.stderr
-    assert f"resume=auto: going on with {run.relative_to(tmp_path)}" in goes_on.stdout
+    assert f"resume=auto: resuming {run.relative_to(tmp_path)}" in goes_on.stdout
     assert "epoch 3/3" in goes_on.stdout
     assert "epoch 1/3" not in goes_on.stdout
     again = command("train.py", *words, "resume=auto")
-    assert "a new one begins" in again.stdout
+    assert "starting a new one" in again.stdout
     assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
 
 

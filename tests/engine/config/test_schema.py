@@ -52,8 +52,8 @@ def test_a_place_exists_or_can_be_made(tmp_path, monkeypatch):
     for good in (tmp_path, tmp_path / "a" / "b", "a/b", "~", None):
         assert key.mistake(good and str(good)) is None
     monkeypatch.chdir(tmp_path)
-    assert key.mistake("file") == key.mistake("file/a/b") == "file is no directory"
-    assert key.mistake("link/a") == "link is a link that leads nowhere"
+    assert key.mistake("file") == key.mistake("file/a/b") == "file is not a directory"
+    assert key.mistake("link/a") == "link is a broken link"
     assert key.mistake("~nobody-of-that-name/a") == "there is no user nobody-of-that-name"
     assert key.mistake("a" * 300) == "File name too long"
     assert key.mistake("a\0b") == "embedded null byte"
@@ -121,7 +121,7 @@ def test_every_key_is_commented(file):
 
 @pytest.mark.parametrize("text", ["", "# nothing", "- a", "text", "3"])
 def test_what_is_no_list_of_keys(text):
-    with pytest.raises(ValueError, match="this is no list of keys and values"):
+    with pytest.raises(ValueError, match="not a mapping of keys to values"):
         list(read_keys(text))
 
 

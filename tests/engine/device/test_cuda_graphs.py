@@ -30,23 +30,23 @@ class OnProcessor(CudaGraphs):
         self.told, self.computed = [], []
         super().__init__(log=self.told.append)
 
-    def aside(self, backend, images: Tensor, targets: Tensor) -> Tensor:
-        self.computed.append("aside")
+    def on_side_stream(self, backend, images: Tensor, targets: Tensor) -> Tensor:
+        self.computed.append("on_side_stream")
         return backend(images, targets)
 
-    def watched(self, backend, images: Tensor, targets: Tensor) -> Tensor:
-        self.computed.append("watched")
+    def checking_for_syncs(self, backend, images: Tensor, targets: Tensor) -> Tensor:
+        self.computed.append("checking_for_syncs")
         return backend(images, targets)
 
-    def record(self, *arguments) -> None:
+    def capture(self, *arguments) -> None:
         self.computed.append("record")
-        super().record(*arguments)
+        super().capture(*arguments)
 
 
 @pytest.fixture
 def recorder(monkeypatch):
     """CudaGraphs, of which no part needs a GPU."""
-    monkeypatch.setattr(cuda_graphs, "Recording", Recorded)
+    monkeypatch.setattr(cuda_graphs, "CapturedGraph", Recorded)
     monkeypatch.setattr(Recorded, "too_large", ())
     return OnProcessor()
 
@@ -75,8 +75,8 @@ def test_each_shape_is_recorded_once_it_has_been_computed_some_times(recorder):
     for _ in range(WARM_UP + 2):
         for size in (8, 3):
             recorder(model.gradients, model, *batch(size))
-    assert recorder.computed == [*["aside"] * 2 * (WARM_UP - 1), *["watched"] * 2, *["record"] * 2]
-    assert len(recorder.recordings) == 2
+    assert recorder.computed == [*["on_side_stream"] * 2 * (WARM_UP - 1), *["checking_for_syncs"] * 2, *["record"] * 2]
+    assert len(recorder.captured) == 2
     assert recorder.told == []
 
 
@@ -95,7 +95,7 @@ def test_recordings_are_given_up_where_the_rest_misses_their_memory(recorder):
     for _ in range(WARM_UP + 1):
         recorder(model.gradients, model, *batch(8))
         model.zero_grad()
-    assert recorder.recordings
+    assert recorder.captured
     alike.load_state_dict(model.state_dict())
 
     def short_of_memory(images: Tensor, targets: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ def test_recordings_are_given_up_where_the_rest_misses_their_memory(recorder):
     for name, value in alike.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert torch.equal(model.norm.weight.grad, alike.norm.weight.grad)
-    assert not recorder.recordings
+    assert not recorder.captured
     recorder(model.gradients, model, *batch(8))
-    assert recorder.computed[-1] == "aside"
+    assert recorder.computed[-1] == "on_side_stream"
     assert len(recorder.told) == 1
-    assert "memory does not suffice" in recorder.told[0]
+    assert "out of memory" in recorder.told[0]
 
 
 def test_what_cannot_be_recorded_is_told_once_with_its_first_line(recorder, monkeypatch):
@@ -126,5 +126,5 @@ def test_what_cannot_be_recorded_is_told_once_with_its_first_line(recorder, monk
             found = recorder(model.gradients, model, images, targets)
             assert torch.equal(found, alike.gradients(images, targets))
             assert torch.equal(model.norm.weight.grad, alike.norm.weight.grad)
-    assert recorder.told == ["steps cannot be recorded (CUDA out of memory.): their kernels are started one by one"]
-    assert not recorder.recordings
+    assert recorder.told == ["CUDA graph capture failed (CUDA out of memory.): training without CUDA graphs"]
+    assert not recorder.captured

@@ -199,7 +199,7 @@ def test_a_signal_to_the_launcher_stops_all_and_one_says_how_to_go_on(begin, tmp
         ("trainer.batch_size=auto", "trainer.devices=2: trainer.batch_size=auto"),
         ("trainer.compile=true", "trainer.devices=2: trainer.compile=true"),
         ("lr_find=true", "trainer.devices=2: lr_find=true"),
-        ("-m seed=0,1", "trainer.devices=2: each job of a sweep has one process"),
+        ("-m seed=0,1", "trainer.devices=2: each job of a sweep uses one process"),
     ],
 )
 def test_what_cannot_be_is_one_line(words, said, monkeypatch, capsys, tmp_path):

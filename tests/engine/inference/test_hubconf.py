@@ -73,7 +73,7 @@ def test_what_there_is_not_is_refused():
     [
         ("resnet20", {"shortcut": "D"}, "shortcut=D: must be A or A_symmetric or B or C"),
         ("resnet20", {"depths": [3, 3]}, "depths=[3,3]: must have one entry per stage"),
-        ("se_resnet20", {"widths": (16, 32)}, "must be one entry a stage"),
+        ("se_resnet20", {"widths": (16, 32)}, "must have one entry per stage"),
         ("lenet5", {"pooling": "min"}, "pooling=min: must be max or average"),
         ("shake_shake26_2x32d", {"forward_mixing": "bad"}, "forward_mixing=bad: must be "),
         ("mobilenet_v2", {"width": 0}, "width=0: must be a number >= 0.01, <= 32"),

@@ -135,7 +135,7 @@ def test_a_signal_ends_the_jobs_on_this_machine_with_their_checkpoints(tmp_path,
     os.killpg(process.pid, number)
     out, error = process.communicate(timeout=120)
     assert (process.returncode, error) == (128 + number, "")
-    assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+    assert out.splitlines()[-1] == "stopped; to resume: the same command with sweep=s"
     results = [json.loads(file.read_text())["status"] for file in place.glob("*/result.json")]
     assert results == ["interrupted"] * 2
 

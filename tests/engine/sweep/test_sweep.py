@@ -25,7 +25,7 @@ from engine.plotting import plot
 from engine.run.console import Console
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
-from engine.run.exit import stoppable
+from engine.run.exit import exit_on_signal
 from engine.run.signals import Interrupted
 from engine.sweep import __main__, gpu_slots, jobs, leaderboard, leaderboard_figures
 from tests.support.runs import ROOT, SMALL, composed
@@ -369,16 +369,16 @@ def test_a_signal_ends_jobs_beside_each_other_with_their_checkpoints(tmp_path, s
     assert process.returncode == 128 + number
     if number != signal.SIGHUP:  # which ends multiprocessing's own process as well; but then nobody reads what it says
         assert "Traceback" not in error
-    assert out.splitlines()[-1] == "stopped; the same command with sweep=s goes on"
+    assert out.splitlines()[-1] == "stopped; to resume: the same command with sweep=s"
     results = [json.loads(file.read_text())["status"] for file in tmp_path.glob("multirun/s/*/result.json")]
     assert results == ["interrupted"] * 2
 
 
 def test_ctrl_c_where_no_run_heeds_it_says_how_to_go_on(monkeypatch, capsys):
     """Before there is a sweep there is nothing to say."""
-    for directory, said in ((None, ""), (Path("multirun/s"), "stopped; the same command with sweep=s goes on\n")):
+    for directory, said in ((None, ""), (Path("multirun/s"), "stopped; to resume: the same command with sweep=s\n")):
         monkeypatch.setattr(jobs.Table, "directory", directory)
-        with pytest.raises(SystemExit) as ended, stoppable(lambda: jobs.Table.directory):
+        with pytest.raises(SystemExit) as ended, exit_on_signal(lambda: jobs.Table.directory):
             signal.raise_signal(signal.SIGINT)
         assert (ended.value.code, capsys.readouterr().out) == (130, said)
 
