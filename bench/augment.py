@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from bench.timing import in_turns, rate, surroundings
+from bench.timing import interleaved, rate, surroundings
 from data.augmentation import Operation
 from data.augmentation.aug_mix import AugMix
 from data.augmentation.auto_augment import AutoAugment
@@ -142,7 +142,7 @@ def compare(row: Row, images: Tensor, *, workers: int, rounds: int) -> tuple[flo
         return lambda: sum(len(batch) for batch in loader)
 
     sides = [batched(row, images), *map(one_by_one, dict.fromkeys([RECOMMENDED, form]))]
-    rates = in_turns(sides, rounds=rounds)
+    rates = interleaved(sides, rounds=rounds)
     return rates[0], rates[1], rates[-1], form
 
 

@@ -6,7 +6,7 @@ What is missing to 1 is what loading, augmentation, totals, schedule and log cos
 import torch
 
 from bench.sides import Options, Ours, bare
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 
 NETWORKS = ["lenet5", "resnet20", "resnet18", "mobilenet_v2", "densenet100bc"]
 
@@ -19,7 +19,7 @@ def main() -> None:
     print("| network | chosen | whole epoch | bare step | ratio |\n| --- | --- | ---: | ---: | ---: |")
     for network in arguments.networks:
         ours = Ours(network, **arguments.ours)
-        whole, limit = in_turns([ours, bare(ours)], rounds=arguments.rounds)
+        whole, limit = interleaved([ours, bare(ours)], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {whole:,.0f} | {limit:,.0f} | {whole / limit:.3f} |", flush=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 
 KINDS = [(144, 32, 3, 1), (144, 32, 3, 2), (576, 8, 3, 2), (672, 8, 5, 2), (480, 4, 5, 1)]
 TIMES = 5
@@ -50,7 +50,7 @@ def main() -> None:
             for dtype in (torch.bfloat16, torch.float32)
             for of in ("input", "weights")
         ]
-        times = " | ".join(f"{1000 / rate:.2f}" for rate in in_turns(sides, rounds=arguments.rounds))
+        times = " | ".join(f"{1000 / rate:.2f}" for rate in interleaved(sides, rounds=arguments.rounds))
         channels, side, kernel, stride = kind
         print(f"| {channels}, {side} | {kernel}, {stride} | {times} |", flush=True)
 

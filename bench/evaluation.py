@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bench.sides import Ours
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 from engine.build import from_checkpoint, training
 from engine.build.training import Parts
 from engine.evaluation.evaluate import evaluate
@@ -70,7 +70,7 @@ def row(network: str, *, images: int, rounds: int) -> Sequence[str]:
     """A network's line of the table."""
     with tempfile.TemporaryDirectory() as directory:
         parts = parts_of(network, RunDirectory(Path(directory)), images=images)
-        limit, whole, reported = in_turns([bare(parts), evaluation(parts), whole_report(parts)], rounds=rounds)
+        limit, whole, reported = interleaved([bare(parts), evaluation(parts), whole_report(parts)], rounds=rounds)
     speeds = f"{limit:,.0f}", f"{whole:,.0f}", f"{whole / limit:.3f}", f"{reported:,.0f}", f"{reported / limit:.3f}"
     return network, str(parts.backend), *speeds
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from bench.sides import Elsewhere, Options, Ours
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 from engine.build import auto
 from engine.device.precision import precisions
 
@@ -54,7 +54,7 @@ def main() -> None:
     for network in arguments.networks:
         given = network, arguments.workers, arguments.ours
         with Elsewhere(epochs, (*given, False)) as freed, Elsewhere(epochs, (*given, True)) as kept:
-            rates = in_turns([freed, kept], rounds=arguments.rounds)
+            rates = interleaved([freed, kept], rounds=arguments.rounds)
         before, then = (arguments.batch_size / rate for rate in rates)
         faults, peaks = zip(freed.chosen, kept.chosen, strict=True)
         figures = f"{before:.3f} | {then:.3f} | {before / then:.2f} | {faults[0]:,.0f} | {faults[1]:,.0f}"

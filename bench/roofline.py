@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from bench.sides import Options, Ours
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 from engine.device.device import Backend
 from engine.device.flops import count_multiply_adds
 from engine.device.precision import DTYPES
@@ -44,7 +44,7 @@ def main() -> None:
     )
     for network in arguments.networks:
         ours = Ours(network, **arguments.ours)
-        images, limit = in_turns([ours, product(ours.parts.backend)], rounds=arguments.rounds)
+        images, limit = interleaved([ours, product(ours.parts.backend)], rounds=arguments.rounds)
         shape = ours.parts.splits.train.images.shape[1:]
         used = 3 * images * count_multiply_adds(ours.parts.state.model, shape)
         figures = f"{images:,.0f} | {used / 1e9:,.0f} | {limit / 1e9:,.0f} | {used / limit:.2f}"

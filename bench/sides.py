@@ -108,7 +108,7 @@ class Ours:
         size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
         config = self.config(self.network, **size, overrides=self.overrides)
         return self.ranks.broadcast_from_main(
-            partial(auto.speeds_of, config, parts.splits, [parts.backend], self.ranks)
+            partial(auto.measure_speeds, config, parts.splits, [parts.backend], self.ranks)
         )
 
     @property

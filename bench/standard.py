@@ -7,7 +7,7 @@ workers as ours has threads, computes in fp32 and NCHW, and asks for the loss af
 import torch
 
 from bench.sides import Options, Ours, standard
-from bench.timing import in_turns, surroundings
+from bench.timing import interleaved, surroundings
 
 NETWORKS = ["lenet5", "resnet18", "mobilenet_v2", "resnext29_2x64d"]
 
@@ -21,7 +21,7 @@ def main() -> None:
     for network in arguments.networks:
         ours = Ours(network, **arguments.ours)
         with standard(ours, workers=arguments.workers) as theirs:
-            fast, slow = in_turns([ours, theirs], rounds=arguments.rounds)
+            fast, slow = interleaved([ours, theirs], rounds=arguments.rounds)
         print(f"| {network} | {ours.chosen} | {fast:,.0f} | {slow:,.0f} | {fast / slow:.2f} |", flush=True)
 
 

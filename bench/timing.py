@@ -17,7 +17,7 @@ def rate(run: Callable[[], int]) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def in_turns(sides: Sequence[Callable[[], int]], *, rounds: int) -> list[float]:
+def interleaved(sides: Sequence[Callable[[], int]], *, rounds: int) -> list[float]:
     """The median rate of each side over some rounds, in which each runs once."""
     for side in sides:
         side()  # the first time of everything costs more
