@@ -332,7 +332,8 @@ def test_a_full_disk_is_one_line(published, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz.part").symlink_to("/dev/full")
     with pytest.raises(DataError) as caught:
         cifar10(root=str(tmp_path), mirrors=[f"{published.url}/good"], **FACTS)
-    assert str(caught.value) == f"cifar-10-python.tar.gz cannot be stored and unpacked in {tmp_path}: " + os.strerror(28)
+    said = f"cifar-10-python.tar.gz cannot be stored and unpacked in {tmp_path}: {os.strerror(28)}"
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("root", ["file", "file/below", "nul\0", "~nobody-of-this-name"])

@@ -207,7 +207,8 @@ def test_classes_of_any_name(tmp_path, names):
     assert load(tmp_path).classes == sorted(names)
     (tmp_path / "train" / names[0] / "z.png").write_text("")
     shown = names[0].replace("\n", r"\n")
-    assert refused(tmp_path).startswith(f"train/{shown}/z.png cannot be read as an image: its format is not one of PNG, ")
+    said = f"train/{shown}/z.png cannot be read as an image: its format is not one of PNG, "
+    assert refused(tmp_path).startswith(said)
 
 
 def test_a_class_whose_name_is_no_text(photos):
@@ -442,7 +443,8 @@ def test_the_program_says_it_in_one_line_and_leaves_nothing(photos, train, monke
     (photos / "train" / "dog" / "broken\nimage.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(SystemExit) as ended:
         train("dataset=folder", f"dataset.root={photos}", directory=tmp_path / "run")
-    file, why = rf"{photos}/train/dog/broken\nimage.png", "its format is not one of PNG, JPEG, WEBP, BMP, PPM, TIFF, GIF"
+    file = rf"{photos}/train/dog/broken\nimage.png"
+    why = "its format is not one of PNG, JPEG, WEBP, BMP, PPM, TIFF, GIF"
     assert (ended.value.code, capsys.readouterr()) == (
         2,
         ("", f"train.py: {file} cannot be read as an image: {why}\n"),

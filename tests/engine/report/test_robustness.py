@@ -307,7 +307,8 @@ def test_what_is_no_file_of_numpys_is_refused(kind, small_files, tmp_path):
 def test_files_of_other_test_images_are_refused(small_files, tmp_path):
     small_files()
     others = unseen(pictures(30), torch.zeros(30, dtype=torch.int64))
-    with pytest.raises(RunError, match=r"for test images \[20, 3, 32, 32\], those of the network are \[30, 3, 32, 32\]"):
+    said = r"for test images \[20, 3, 32, 32\], those of the network are \[30, 3, 32, 32\]"
+    with pytest.raises(RunError, match=said):
         robustness({"it": always(0)}, others, root=str(tmp_path), limit=None)
 
 
