@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written at once rather than by a thread: an error comes where somebody can heed it."""
+"""TensorBoard's event files, written without a thread, so that the caller sees an error."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
-    """A new event file in a directory, behind those that are there, of which steps after `step` no longer count.
+    """A new event file in a directory, read after those that are there, whose steps after `step` are dropped.
 
     Every method may raise OSError.
     """
@@ -25,7 +25,7 @@ class EventFile:
         seconds = [int(digits) for name in names for digits in re.findall(r"tfevents\.(\d+)\.", name)]
         moment = max([int(time.time()), *(before + 1 for before in seconds)])
         self.path = directory / f"events.out.tfevents.{moment:010d}.{platform.node()}.{os.getpid()}"
-        self.file = open(self.path, "wb")  # noqa: SIM115 (it stays open as long as the run goes on)
+        self.file = open(self.path, "wb")  # noqa: SIM115 (open until the run ends)
         self.records = RecordWriter(self.file)
         self._write(Event(file_version="brain.Event:2"))
         if names:
@@ -45,11 +45,11 @@ class EventFile:
         self.records.write(event.SerializeToString())
 
     def flush(self) -> None:
-        """Hand everything to the system; a TensorBoard that looks on sees it."""
+        """Write everything that was added; raise FileNotFoundError if the file was deleted."""
         if not self.path.exists():
             raise FileNotFoundError(2, "it was deleted", str(self.path))
         self.file.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file, which it is in any case."""
+        """Write what is left, and close the file."""
         self.file.close()

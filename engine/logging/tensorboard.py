@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves: how they are arranged, texts, pictures, the network's graph."""
+"""The sink for TensorBoard: curves and their layout, texts, images, and the network's graph."""
 
 import copy
 import warnings
@@ -23,8 +23,7 @@ from engine.logging.sink import Begun, Ended
 from engine.plotting.images import MOST_CLASSES, confusion, tiles
 from engine.plotting.tables import as_markdown
 
-MISTAKES = 32
-
+ERRORS = 32  # shown at most
 SHOWN = 64  # augmented images
 
 
@@ -102,7 +101,7 @@ class TensorBoard:
 def beginning(
     model: nn.Module, train: TrainLoader, *, config: dict[str, Any], facts: dict[str, Any]
 ) -> Iterator[Summary]:
-    """What is known before the first step: the arrangement, the texts, the first augmented images."""
+    """What is known before the first step: the layout of the curves, the texts, the first augmented images."""
     yield custom_scalars(
         {
             "curves": {
@@ -121,16 +120,16 @@ def beginning(
 
 
 def ending(tested: Evaluation, images: Images, classes: Sequence[str]) -> Iterator[Summary]:
-    """What the test on `images` came to: the confusion matrix, and the surest mistakes."""
+    """The test on `images`: the confusion matrix, and the most confident errors."""
     labels, taken, sure = images.labels.cpu().numpy(), tested.predicted.numpy(), tested.confidence.numpy()
     counts = metrics.confusion_matrix(labels, taken, len(classes))
     if len(classes) <= MOST_CLASSES:
         yield image("confusion matrix", confusion(counts, classes), dataformats="HWC")
-    surest = metrics.most_confident_errors(labels, taken, sure)[:MISTAKES]
-    if len(surest):
-        lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in surest]
-        pixels = images.images[torch.from_numpy(surest)].cpu().numpy()
-        yield image("surest mistakes", tiles(pixels, lines), dataformats="HWC")
+    errors = metrics.most_confident_errors(labels, taken, sure)[:ERRORS]
+    if len(errors):
+        lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in errors]
+        pixels = images.images[torch.from_numpy(errors)].cpu().numpy()
+        yield image("most confident errors", tiles(pixels, lines), dataformats="HWC")
 
 
 def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:

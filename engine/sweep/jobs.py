@@ -2,8 +2,8 @@
 
 python -m engine.sweep multirun/NAME prints the table of a sweep at any time, also while it runs.
 
-The same command with the same `sweep=` goes on: a finished job is skipped, an interrupted one resumed, and a failed one
-runs again. No torch here.
+The same command with the same `sweep=` resumes it: a finished job is skipped, an interrupted one resumed, and a failed
+one runs again. No torch here.
 """
 
 import json
@@ -101,7 +101,7 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
 class Table(Callback):
     """Hydra's hooks around a sweep: at its end the table, and the failed jobs by name, with status 1.
 
-    `directory` is that of the sweep which this process is at, to say how to go on with it, and `jobs` how many it has;
+    `directory` is that of the sweep which this process is at, to say how to resume it, and `jobs` how many it has;
     other processes that do some of them have neither. A launcher notes in `lost` each job that left no result
     (hydra_plugins/submitit_launcher.py).
     """

@@ -264,7 +264,7 @@ class Count:
 
 
 def kills(harness: Harness, times: int) -> Count:
-    """Runs are killed, each ten times at random moments, go on each time, and end as if nothing had happened."""
+    """Runs are killed, each ten times at random moments, and resumed each time; the end is bit-exact."""
     count, writing = Count(), 0
     while count.tried < times:
         run = harness.new("killed")
@@ -298,7 +298,7 @@ def is_sound(run: RunDirectory) -> bool:
 
 
 def signals(harness: Harness, times: int) -> Count:
-    """A signal finishes the step and saves; the run goes on as if nothing had happened. A second one stops at once."""
+    """A signal finishes the step and saves; the run resumes bit-exactly. A second one stops at once."""
     count = Count()
     kinds = [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGUSR1, 1)] * times
     for number, signals in kinds:
@@ -567,7 +567,7 @@ FAULTS: dict[str, Callable[[Harness, int], Count]] = {
     "files that cannot grow": full_disk,
     "full or read-only disk": small_disks,
     "directory deleted in the run": deleted_directory,
-    "loss that is no number": no_numbers,
+    "loss that is NaN or inf": no_numbers,
     "too little memory": no_memory,
     "two runs, one directory": two_at_once,
     "downloads": downloads,

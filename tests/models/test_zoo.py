@@ -188,7 +188,7 @@ def check_network(name: str, *overrides: str) -> None:
         alone = torch.cat([model(images[:1]), model(images[1:2])])
         assert relative_error(alone, together) < 1e-10, "the images of a batch see each other"
 
-        # Another order of the numbers in memory, the same result.
+        # Another memory format, the same result.
         model.to(memory_format=torch.channels_last)
         other = model(images[:2].to(memory_format=torch.channels_last))
         assert relative_error(other, together) < 1e-10, "channels_last computes something else"

@@ -81,7 +81,7 @@ def test_train_then_evaluate(command, tmp_path):
     curves = {"loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning rate", "norm/weights"}
     assert curves <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/val")] == [1, 2, 3]
-    assert events.Tags()["images"] == ["first augmented batch", "confusion matrix", "surest mistakes"]
+    assert events.Tags()["images"] == ["first augmented batch", "confusion matrix", "most confident errors"]
     assert {"configuration/text_summary", "network/text_summary", "run/text_summary"} <= events.summary_metadata.keys()
     assert "custom_scalars__config__" in events.summary_metadata
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= events.summary_metadata.keys()

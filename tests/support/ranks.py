@@ -19,7 +19,7 @@ PROCESSES = multiprocessing.get_context("forkserver")  # which imports torch onc
 SECONDS = 120  # for what takes a few where nobody else computes
 
 
-# 97 images in batches of 31: no number of processes divides one of them.
+# 97 images in batches of 31: not divisible by the processes of any test.
 SETTINGS = (
     *(word for word in SMALL if not word.startswith(("model", "trainer.batch", "dataset.train", "trainer.max_epochs"))),
     "dataset.train_size=107",

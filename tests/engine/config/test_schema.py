@@ -71,7 +71,7 @@ def test_a_bound_can_be_the_value_of_another_key():
     assert said == "must be a whole number >= 0, multiple of groups (3)"
     said = Key("list of float < trainer.max_epochs").mistake([19, 20], others.get)
     assert said == "must be a list, each member a number < trainer.max_epochs (20)"
-    for none in ("nothing", "auto", "yes"):  # what is no number bounds nothing
+    for none in ("nothing", "auto", "yes"):  # only a number is a bound
         assert Key(f"float > 0, <= {none}").mistake(1e9, others.get) is None
         assert Key(f"float > 0, <= {none}").mistake(0, others.get) == f"must be a number > 0, <= {none}"
 
@@ -144,3 +144,24 @@ def test_a_bound_names_a_key_that_there_is():
             for _, limit in BOUND.findall(key.form if key else ""):
                 if limit[0].isalpha():
                     assert limit in settings if "." in limit else (*path[:-1], limit) in keys, f"{file}: {path}"
+
+
+ATOM = rf"(?:int|float|bool|text|directory|place)(?:(?:,? |, ){BOUND.pattern.replace('(', '(?:')})*(?:, odd)?"
+LITERAL = r"-?\w+"
+FORM = re.compile(rf"{ATOM}|list of (?:\d+(?: to \d+)? )?(?:{ATOM}|{LITERAL}(?: or {LITERAL})+)")
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
+def test_the_type_of_a_key_is_of_known_words(file):
+    """A word that is misspelt would be a literal that happens to match nothing: `integer`, `flaot >= 0`."""
+    for path, key in read_keys(file.read_text()):
+        if key is None or not key.form:
+            continue
+        alternatives = key.form.split(" | ")
+        literals = [one for one in alternatives if not FORM.fullmatch(one)]
+        assert all(re.fullmatch(LITERAL, one) for one in literals), f"{'.'.join(path)}: ({key.form})"
+        types = len(alternatives) - len(literals)
+        members = {word for one in alternatives if " or " in one for word in one.split()}
+        allowed = {"null", "auto", "-1", *members} if types else set(literals)
+        assert set(literals) <= allowed, f"{'.'.join(path)}: ({key.form})"
+        assert types or len(literals) > 1 or literals == ["null"], f"{'.'.join(path)}: ({key.form})"

@@ -28,7 +28,7 @@ def came_to(predicted: list[int], confidence: list[float]) -> Evaluation:
 
 
 def squares(picture: np.ndarray, classes: int, cell: int) -> np.ndarray:
-    """The colour in the upper left of each square of a confusion matrix, where no number stands, [K, K, 3]."""
+    """The colour in the upper left of each square of a confusion matrix, without a number, [K, K, 3]."""
     corner = len(picture) - classes * cell + 1
     return picture[corner::cell, corner::cell]
 
@@ -61,13 +61,13 @@ def test_each_tile_shows_its_image(channels):
     assert np.array_equal(shown[::3, ::3].transpose(2, 0, 1), np.broadcast_to(images[8], (3, 32, 32)))
 
 
-def test_the_surest_mistakes_are_shown_and_nothing_else(monkeypatch):
+def test_the_most_confident_errors_are_shown_and_nothing_else(monkeypatch):
     seen = []
     monkeypatch.setattr(tensorboard, "tiles", lambda images, lines: seen.append((images, lines)) or np.zeros((9, 9, 3)))
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 4)
     test = Images(images, torch.tensor([0, 1, 0, 1, 2]))
     found = list(tensorboard.ending(came_to([0, 0, 1, 1, 3], [0.9, 0.5, 0.8, 0.7, 0.6]), test, CLASSES))
-    assert [summary.value[0].tag for summary in found] == ["confusion matrix", "surest mistakes"]
+    assert [summary.value[0].tag for summary in found] == ["confusion matrix", "most confident errors"]
     ((shown, lines),) = seen
     assert shown[:, 0, 0, 0].tolist() == [2, 4, 1]
     assert lines == [("cat", "dog", "80 %"), (CLASSES[2], "猫", "60 %"), ("dog", "cat", "50 %")]

@@ -172,7 +172,7 @@ def test_the_map_is_the_last_that_is_computed_in_any_network(name):
     assert last.values.shape[1] > 3, "that is the image"
 
 
-def test_the_first_right_answers_and_the_surest_mistakes_are_shown():
+def test_the_first_correct_predictions_and_the_most_confident_errors_are_shown():
     model, images, labels = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(3 * 64, 3)), noise(60, 8), None
     with torch.no_grad():
         logits = model(images / 255)
