@@ -94,7 +94,8 @@ for extent, theta, plus in [
     (0, (1_113_082, 125_743_744, 1_118_932, 125_749_504), (1_120_201, 125_749_792, 1_126_051, 125_755_552)),
 ]:
     for variant, expected in (("theta", theta), ("theta_plus", plus), ("theta_minus", pinned("resnet56"))):
-        VARIATIONS.append(("ge_resnet56", {"block_attention": {"extent": extent, "variant": variant}}, expected))
+        ge = ("ge_resnet56", {"block_attention": {"extent": extent, "variant": variant}}, expected)
+        VARIATIONS.append(ge if extent in (0, 2) else pytest.param(*ge, marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize(("name", "settings", "expected"), VARIATIONS, ids=str)
@@ -240,7 +241,7 @@ def test_compile(name):
     assert relative_error(*gradients) < 1e-7  # compiled hard-swish's backward has constants in float32
 
 
-@pytest.mark.parametrize("name", ["resnet20", "preresnet20", "densenet100bc"])
+@pytest.mark.parametrize("name", slow_except(["densenet100bc"], ["resnet20", "preresnet20", "densenet100bc"]))
 def test_checkpointing_changes_nothing(name):
     """Gradients, running statistics and the number of batches counted, bit by bit; dropout included."""
     results = []

@@ -34,6 +34,7 @@ def only(paths) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(command, tmp_path):
     trained = command("train.py", *SMALL, "trainer.max_epochs=3", "scheduler=cosine")
     assert trained.returncode == 0, trained.stderr
@@ -100,6 +101,7 @@ def test_train_then_evaluate(command, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}, "evaluation leaves no directory of its own"
 
 
+@pytest.mark.slow
 def test_every_tta_of_the_last_checkpoint(finished):
     words = (f"checkpoint={finished.directory.last}", "every_tta=true", "device=cpu")
     with initialized(None):  # in which the program asks for the options of the group

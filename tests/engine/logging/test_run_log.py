@@ -75,6 +75,7 @@ def test_without_a_logger_there_are_the_files_alone(train):
     assert len(run.metrics) == 1
 
 
+@pytest.mark.slow
 def test_what_reads_a_checkpoint_does_not_import_tensorboard(command):
     program = "import engine.build.from_checkpoint, sys; print('tensorboard' in sys.modules)"
     assert command("-c", program, cwd=ROOT).stdout == "False\n"
