@@ -34,7 +34,7 @@ class StudySweeper(Sweeper):
     """Runs the trials of a study as jobs of a sweep and reports their results to the study."""
 
     def __init__(self, *, n_jobs: int, pruner: str, n_warmup_epochs: int, trial: None, **options: Any):
-        self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.training.judge)
+        self.n_jobs, self.options = n_jobs, options  # the rest is for the jobs (engine.build.training.pruning_callback)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""

@@ -8,7 +8,7 @@ from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, SMALL_FAMILIES
 
 # An epoch of these takes minutes; that they learn shows in a few images, seen again and again.
-LARGE = ["googlenet", "inception_v2", "inception_resnet_v1"]
+LARGE = ["resnext29_32x4d", "googlenet", "inception_v2", "inception_resnet_v1"]
 
 # Networks without normalisation begin slowly, and want more steps or shorter ones.
 SETTINGS = {

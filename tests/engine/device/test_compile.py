@@ -32,9 +32,9 @@ from tests.support.runs import composed
 from tests.support.steps import tiny_splits
 for option in sys.argv[1:]:
     config = composed("model=lenet5", "trainer.batch_size=8", "trainer.device=cpu", "optimizer=" + option)
-    machine, splits = auto.possible_machines(config)[0], tiny_splits()
-    state, step = objects.state(config, splits, machine), objects.train_step(config, machine)
-    for images, targets in objects.loaders(config, splits, machine).train.epoch(0):
+    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
+    for images, targets in objects.loaders(config, splits, backend).train.epoch(0):
         step(state, images, targets)
     state.optimizer.load_state_dict(state.optimizer.state_dict())
     if "torch._dynamo" in sys.modules:

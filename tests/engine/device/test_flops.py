@@ -170,10 +170,10 @@ import resource, sys
 import torch
 from omegaconf import OmegaConf
 from engine.build import auto
-from engine.device.device import machines
+from engine.device.device import backends
 if "set up" in sys.argv:
-    [machine] = machines(torch.device("cpu"), precision="fp32", memory_format="contiguous")
-    auto.set_up(OmegaConf.create({"seed": 0, "trainer": {"deterministic": False}}), machine)
+    [backend] = backends(torch.device("cpu"), precision="fp32", memory_format="contiguous")
+    auto.set_up(OmegaConf.create({"seed": 0, "trainer": {"deterministic": False}}), backend)
 for tensors in (9, 4):  # glibc before 2.38 takes up again what is freed only when its small caches are full
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(tensors):
