@@ -178,7 +178,7 @@ MORE = {
     "model.depths.0=1": "model.depths.0: no such key, did you mean model.depths",
     "optimizer.lr.x=1": "optimizer.lr.x: no such key, did you mean optimizer.lr or",
     "dataset.mirrors=[{_target_:os.system}]": "a _target_ can only be set in conf/",
-    "dataset.root=photos(1)/x": "dataset.root=photos(1)/x: this is not KEY=VALUE; quote a value with special characters",
+    "dataset.root=photos(1)/x": "dataset.root=photos(1)/x: this is not KEY=VALUE; quote a value with special char",
     "trainer.batch_size=-1": "trainer.batch_size=-1: must be a whole number >= 2",
     "trainer.device=gpu": "trainer.device=gpu: must be auto or cuda or mps or cpu",
     "optimizer.lr=fast": "optimizer.lr=fast: must be a number > 0",
