@@ -36,7 +36,7 @@ class RunLog:
         self.write_metrics()
         self.write_result("running")
         for sink in self.sinks:
-            self.attempt(sink.name, lambda sink=sink: sink.begin(self.begun))
+            self.attempt(sink.name, lambda sink=sink: sink.begin(self.begun), Exception)
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -51,14 +51,14 @@ class RunLog:
             self.ended = Ended(status="running", result=self.write_result("running"))
         self.to_sinks(lambda sink: sink.end(self.ended))
 
-    def attempt(self, what: str, write: Callable[[], None]) -> bool:
+    def attempt(self, what: str, write: Callable[[], None], catch: type[Exception] = OSError) -> bool:
         """Write something that a run can do without. A failure is reported once, until it has succeeded again."""
         if not is_main_process():
             return True
         try:
             self.run.recreate()
             write()
-        except Exception as error:  # of a sink, whatever it is
+        except catch as error:
             if what not in self.failed:
                 reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
                 say(f"{self.run}/{what} could not be written ({reason}): training continues")
@@ -75,8 +75,8 @@ class RunLog:
             call(sink)
 
         for sink in self.sinks:
-            if sink.name in self.failed or not self.attempt(sink.name, lambda sink=sink: call(sink)):
-                self.attempt(sink.name, lambda sink=sink: again(sink))
+            if sink.name in self.failed or not self.attempt(sink.name, lambda sink=sink: call(sink), Exception):
+                self.attempt(sink.name, lambda sink=sink: again(sink), Exception)
 
     def write_metrics(self) -> None:
         """Write metrics.jsonl from the first epoch on, so that it is whole whatever happened to it."""
