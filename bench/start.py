@@ -14,7 +14,7 @@ import time
 
 from engine.config.options import ROOT
 
-JOBS = 6
+JOBS = 4
 
 
 def train(*words: str) -> tuple[float, list[float], float]:
