@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from engine.plotting import tables
+from engine.plotting.tables import aligned
 from engine.run.console import echo
 from engine.sweep.leaderboard import Run, deviation, last_run_per_seed, read_runs
 
@@ -33,9 +35,9 @@ class Recipe:
 
 def recipes() -> Iterator[Recipe]:
     """Every recipe of conf/recipe/: those for any network first, then by name, numbers as numbers."""
-    found = []
+    found, base = [], read("config")
     for file in (CONF / "recipe").glob("*.yaml"):
-        content = read(f"recipe/{file.stem}", below=read("config"))
+        content = read(f"recipe/{file.stem}", below=base)
         attention = [option for place, option in content["chosen"].items() if place.startswith("/attention@")]
         network = " + ".join([content["chosen"].get("override /model", "any"), *attention])
         goals = content["expected"]
@@ -86,21 +88,12 @@ def rows() -> Iterator[tuple[str, str, str, str, str, str]]:
 
 def as_text() -> str:
     """The recipes as a table for the terminal."""
-    return aligned([tuple(title.strip("`=") for title in COLUMNS), *rows()])
-
-
-def aligned(table: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join(lines)
+    return "\n".join(aligned([tuple(title.strip("`=") for title in COLUMNS), *rows()], "llrrrl"))
 
 
 def as_markdown() -> str:
     """The recipes as the table of docs/recipes.md."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "| --- | --- | ---: | ---: | ---: | --- |"]
-    lines += [f"| `{name}` | {' | '.join(cells)} |" for name, *cells in rows()]
-    return "\n".join(lines)
+    return tables.as_markdown([COLUMNS, *((f"`{name}`", *cells) for name, *cells in rows())], "llrrrl")
 
 
 # Results
@@ -116,7 +109,7 @@ def results(runs: Iterable[Run]) -> str:
                 others += 1
             else:
                 followed.setdefault((run.result["recipe"], run.result["dataset"]), []).append(run)
-    lines = [aligned([RESULT_COLUMNS, *map(result_row, sorted(followed.items()))])] if followed else []
+    lines = list(aligned([RESULT_COLUMNS, *map(result_row, sorted(followed.items()))], "llrrrrll")) if followed else []
     if not followed:
         lines.append("no finished run follows a recipe whose result is published")
     if others:

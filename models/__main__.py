@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.plotting import tables
 from engine.run.console import echo
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
@@ -44,23 +45,21 @@ def entries() -> Iterator[Entry]:
 
 def as_text() -> str:
     """The networks as a table for the terminal; those without such a header are listed last, by name only."""
-    lines = [f"{'name':<24}{'parameters':>12}{'multiply-adds':>16}  {'year':<6}paper"]
+    rows = [("name", "parameters", "multiply-adds", "year", "paper")]
     for entry in entries():
-        counts = f"{entry.parameters:>12,}{entry.multiply_adds:>16,}"
-        lines.append(f"{entry.name:<24}{counts}  {entry.year:<6}{entry.authors}, {entry.place}")
-    lines += sorted({file.stem for file in CONF.glob("*.yaml")} - {entry.name for entry in entries()})
-    return "\n".join(lines)
+        counts = (f"{entry.parameters:,}", f"{entry.multiply_adds:,}")
+        rows.append((entry.name, *counts, str(entry.year), f"{entry.authors}, {entry.place}"))
+    others = {file.stem for file in CONF.glob("*.yaml")} - {entry.name for entry in entries()}
+    return "\n".join([*tables.aligned(rows, "lrrll"), *sorted(others)])
 
 
 def as_markdown() -> str:
     """The networks as a Markdown table, for the documentation."""
-    lines = ["| `model=` | network | parameters | multiply-adds | paper |", "| --- | --- | ---: | ---: | --- |"]
+    rows = [("`model=`", "network", "parameters", "multiply-adds", "paper")]
     for entry in entries():
-        lines.append(
-            f"| `{entry.name}` | {entry.title} | {entry.parameters:,} | {entry.multiply_adds:,} "
-            f"| {entry.authors}, {entry.year}, {entry.place} |"
-        )
-    return "\n".join(lines)
+        counts = (f"{entry.parameters:,}", f"{entry.multiply_adds:,}")
+        rows.append((f"`{entry.name}`", entry.title, *counts, f"{entry.authors}, {entry.year}, {entry.place}"))
+    return tables.as_markdown(rows, "llrrl")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,26 @@
-"""Text tables: aligned for the terminal, or Markdown."""
+"""Text tables: aligned for the terminal, or Markdown.
+
+`columns` is one letter for each column, as in LaTeX: "l" aligns it left, "r" right.
+"""
 
 from collections.abc import Iterator, Sequence
 
+SIDES = {"l": "<", "r": ">"}
 
-def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table, with the first column left-aligned and the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for first, *rest in lines:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        yield "  ".join([f"{first:<{widths[0]}}", *cells]).rstrip()
+RULES = {"l": "---", "r": "---:"}
 
 
-def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]], columns: str | None = None) -> Iterator[str]:
+    """The lines of a table; without `columns`, the first one is aligned left and the others right."""
+    columns = columns or f"l{'r' * (len(rows[0]) - 1)}"
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:{SIDES[align]}{width}}" for cell, align, width in zip(row, columns, widths, strict=True)]
+        yield "  ".join(cells).rstrip()
+
+
+def as_markdown(rows: Sequence[Sequence[str]], columns: str | None = None) -> str:
     """Rows, the first of them titles, as a Markdown table; "|" in cells is escaped."""
     titles, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *body])
+    rules = [RULES[align] for align in columns or "l" * len(titles)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, rules, *body])

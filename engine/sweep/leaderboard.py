@@ -20,6 +20,9 @@ import yaml
 
 from engine.config.identity import deciding
 from engine.config.options import as_typed
+from engine.plotting import tables
+from engine.plotting.tables import aligned
+from engine.run.console import duration
 
 CONFIDENCE = 0.95
 
@@ -261,7 +264,6 @@ def formatted(found: dict[str, float | int | None]) -> list[str]:
         plus_minus = "" if found[error] is None else f" +- {100 * found[error]:.2f}"
         return f"{100 * found[name]:{sign}.2f}{plus_minus}"
 
-    minutes, seconds = divmod(round(found["seconds"]), 60)
     return [
         str(found["seeds"]),
         percent("val_accuracy", "val_accuracy_std"),
@@ -270,7 +272,7 @@ def formatted(found: dict[str, float | int | None]) -> list[str]:
         f"{found['parameters']:,}",
         f"{found['multiply_adds'] / 1e6:,.1f} M",
         f"{found['images_per_second']:,.0f}",
-        f"{minutes}:{seconds:02}",
+        duration(found["seconds"]),
     ]
 
 
@@ -298,23 +300,19 @@ def as_text(runs: Sequence[Run]) -> str:
     ]
     below = ", ".join(f"{body[0][index]} {titles[index]}" for index in shared)
     titles, *body = [[cell for index, cell in enumerate(line) if index not in shared] for line in [titles, *body]]
-    widths = [max(map(len, column)) for column in zip(titles, *body, strict=True)]
-    left = len(found[0].settings)
-    lines = [
-        "  ".join(
-            f"{cell:<{width}}" if number < left else f"{cell:>{width}}"
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [titles, *body]
-    ]
+    lines = aligned([titles, *body], columns(len(found[0].settings), len(titles)))
     return "\n".join([*lines, "", *([f"each network: {below}"] if below else []), caption(found), *unfinished(runs)])
 
 
 def as_markdown(found: Sequence[Row]) -> str:
     """The table for a README."""
     titles, body = cells(found)
-    rules = ["---"] * (len(titles) - len(TITLES)) + ["---:"] * len(TITLES)
-    return "\n".join(f"| {' | '.join(line)} |" for line in [titles, rules, *body]) + "\n"
+    return tables.as_markdown([titles, *body], columns(len(found[0].settings), len(titles))) + "\n"
+
+
+def columns(settings: int, count: int) -> str:
+    """The alignment of `count` columns, of which the first are settings."""
+    return f"{'l' * settings}{'r' * (count - settings)}"
 
 
 def as_csv(found: Sequence[Row]) -> str:
