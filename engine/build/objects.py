@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,15 +19,15 @@ from data.augmentation import in_order
 from data.dataset import DataError, Dataset, Images, Splits, split
 from data.loader import EvalLoader, Normalize, TrainLoader, share
 from engine.config.schedule import learning_rate_scale
-from engine.device.compile import optimizers_without_compiler
 from engine.device.cuda_graphs import CudaGraphs
 from engine.device.device import Backend
 from engine.distributed.ranks import ALONE, Ranks
 from engine.distributed.sync_batch_norm import synchronise_batch_norm
 from engine.logging.sink import Sink
 from engine.run.errors import CommandError, RunError
+from engine.training.optimizers.eager import eager
 from engine.training.pretrained import Pretrained
-from engine.training.state import TrainState
+from engine.training.state import TrainState, constant
 from engine.training.step import TrainStep
 
 PREPARED_ON = 5000  # most training images for data-dependent initialisation
@@ -95,6 +95,7 @@ def state(
     splits: Splits,
     backend: Backend,
     *,
+    schedule: Callable[[float], float] = constant,
     pretrained: Pretrained | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainState:
@@ -118,6 +119,7 @@ def state(
         scaler=backend.precision.scaler(),
         totals=torch.zeros(3, device=backend.device),
         finite_steps=torch.zeros((), dtype=torch.int64, device=backend.device),
+        schedule=schedule,
         averages={
             name: instantiate(average, model=model, max_epochs=config.trainer.max_epochs)
             for name, average in sorted(config.averages.items())
@@ -140,9 +142,11 @@ def optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         {"params": weights, "weight_decay": decay},
         {"params": others, "weight_decay": decay if decay_all else 0.0},
     ]
-    optimizers_without_compiler()
-    # Positional: as a keyword, OmegaConf would wrap them and keep weights and optimizer until garbage collection.
-    built = instantiate(options, [group for group in groups if group["params"]])
+    make = instantiate(options, _partial_=True)
+    try:
+        built = eager(make.func)([group for group in groups if group["params"]], **make.keywords)
+    except ValueError as error:
+        raise CommandError(f"{options['_target_']}: {error}") from None
     for group in built.param_groups:
         group["lr"] = group["initial_lr"] = learning_rate_scale(config) * group["lr"]
     return built
@@ -156,7 +160,7 @@ def train_step(
     return TrainStep(
         loss=instantiate(config.loss),
         precision=backend.precision,
-        micro_batches=config.trainer.micro_batches,
+        gradient_accumulation=config.trainer.gradient_accumulation,
         sam=instantiate(step.pop("sam")) or None,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
         ranks=ranks,

@@ -117,10 +117,10 @@ def parts(config: DictConfig, run: RunDirectory, *, keep_data: bool, ranks: Rank
     images = splits(config, keep=keep_data)
     given, config = config, with_batch_size(config, images, possible[0], saved)
     backend, speeds = choose_backend(config, images, possible, ranks)
-    training = state(config, images, backend, pretrained=pretrained, ranks=ranks)
     batches = loaders(config, images, backend, ranks)
+    schedule = make_schedule(config, steps_per_epoch=len(batches.train))
+    training = state(config, images, backend, schedule=schedule, pretrained=pretrained, ranks=ranks)
     step = train_step(config, backend, ranks, batches.train)
-    training.schedule = make_schedule(config, steps_per_epoch=len(batches.train))
     trainer = config.trainer
     checkpoints = Checkpoints(
         run,

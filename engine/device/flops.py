@@ -6,12 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-
-from engine.device.compile import without_compiler
 
 LAYERS = {
     torch.ops.aten.convolution,
@@ -20,17 +17,37 @@ LAYERS = {
 }  # convolutions, linear layers
 
 
+class EagerMode(TorchDispatchMode):
+    """A dispatch mode that does not import torch's compiler, which takes about a second."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class MultiplyAdds(EagerMode):
+    """Counts the multiply-adds of operators within this context by torch's formulas, as `FlopCounterMode` does.
+
+    `FlopCounterMode` counts two floating-point operations for each, and imports the compiler.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.formulas = FlopCounterMode(display=False).flop_registry
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), keywords: dict | None = None) -> Any:
+        output = function(*arguments, **(keywords or {}))
+        if formula := self.formulas.get(function.overloadpacket):
+            self.total += formula(*arguments, **(keywords or {}), out_val=output) // 2
+        return output
+
+
 def count_multiply_adds(model: nn.Module, image_shape: torch.Size) -> int:
     """Multiply-adds of one forward pass of one image [C, H, W] in evaluation mode."""
-    with operations_counted() as counter:
+    with MultiplyAdds() as counter:
         run_forward(model, image_shape)
-    return counter.get_total_flops() // 2
-
-
-def operations_counted() -> FlopCounterMode:
-    """A context in which torch counts the FLOPs of each module, two per multiply-add."""
-    without_compiler(getattr(vars(flop_counter).get("_FlopCounterMode"), "__torch_dispatch__", None))
-    return FlopCounterMode(display=False)
+    return counter.total
 
 
 def count_activations(model: nn.Module, image_shape: torch.Size) -> int:
@@ -53,7 +70,7 @@ def run_forward(model: nn.Module, image_shape: torch.Size) -> None:
     model.train(training)
 
 
-class _LayerOutputs(TorchDispatchMode):
+class _LayerOutputs(EagerMode):
     """Counts the output elements of convolutions and linear layers within this context."""
 
     def __init__(self):
@@ -67,7 +84,7 @@ class _LayerOutputs(TorchDispatchMode):
         return output
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(EagerMode):
     """Tracks the `peak` memory, in bytes, of tensors that operators create within this context, or that were added.
 
     `known` tensors do not count, nor does an operator's temporary workspace: memory is read after each operator.

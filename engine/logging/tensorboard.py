@@ -14,7 +14,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, image, scal
 
 from data.dataset import Images
 from data.loader import TrainLoader
-from engine.device.flops import operations_counted, run_forward
+from engine.device.flops import MultiplyAdds, run_forward
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import Evaluation
 from engine.logging.events import EventFile
@@ -138,13 +138,13 @@ def layers(model: nn.Module, image_shape: torch.Size) -> list[Sequence[str]]:
     Dashes stand for what is not there in evaluation, as of auxiliary heads.
     """
     before, found = {}, {}
-    counter = operations_counted()
+    counter = MultiplyAdds()
 
     def enter(part: nn.Module, _: object) -> None:
-        before[part] = counter.get_total_flops()
+        before[part] = counter.total
 
     def leave(part: nn.Module, _: object, output: object) -> None:
-        found[part] = output, (counter.get_total_flops() - before[part]) // 2
+        found[part] = output, counter.total - before[part]
 
     hooks = [part.register_forward_pre_hook(enter) for part in model.modules()]
     hooks += [part.register_forward_hook(leave) for part in model.modules()]

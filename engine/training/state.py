@@ -24,6 +24,11 @@ class Totals(NamedTuple):
     finite_steps: int
 
 
+def constant(epoch: float) -> float:
+    """The schedule that leaves the learning rate as it is."""
+    return 1.0
+
+
 @dataclass
 class TrainState:
     """All that training changes, and so all that a checkpoint has to hold.
@@ -43,7 +48,7 @@ class TrainState:
     finite_steps: Tensor
     averages: dict[str, Average] = field(default_factory=dict)
     replica: nn.Module | None = None
-    schedule: Callable[[float], float] = lambda epoch: 1.0  # until the steps per epoch are known
+    schedule: Callable[[float], float] = constant
     rate: float = 1.0
     step: int = 0
     skipped: int = 0

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch.optim import SGD
 
+from engine.training.optimizers.eager import eager
 
-class LookaheadSGD(SGD):
+
+class LookaheadSGD(eager(SGD)):
     """After every k steps of SGD: slow <- slow + alpha (w - slow);  w <- slow."""
 
     def __init__(

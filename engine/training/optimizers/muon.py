@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.training.optimizers import load_optimizer_state
+from engine.training.optimizers.eager import eager
 
 
-class Muon(Optimizer):
+class Muon(eager(Optimizer)):
     """m <- momentum m + (1 - momentum) g;  w <- w - lr (0.2 sqrt(max(rows, columns)) O + weight_decay w).
 
     O is NewtonSchulz((1 - momentum) g + momentum m), or of m without `nesterov`. The factor matches the usual step
@@ -62,9 +63,10 @@ class Muon(Optimizer):
                 matrices = [nn.Parameter(as_matrix(weight.detach(), like=weight)) for weight in group["params"]]
                 self.matrices += zip(group["params"], matrices, strict=True)
                 options = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
-                self.inner.append(torch.optim.Muon(matrices, **rates, **options, adjust_lr_fn="match_rms_adamw"))
+                self.inner.append(eager(torch.optim.Muon)(matrices, **rates, **options, adjust_lr_fn="match_rms_adamw"))
             else:
-                self.inner.append(torch.optim.AdamW(group["params"], **rates, betas=tuple(betas), eps=eps, fused=True))
+                adamw = eager(torch.optim.AdamW)
+                self.inner.append(adamw(group["params"], **rates, betas=tuple(betas), eps=eps, fused=True))
 
     def step(self) -> None:
         """Update all parameters."""

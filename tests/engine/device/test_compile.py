@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from engine.build import auto, objects
-from engine.device import compile
 from engine.device.compile import compile_network
+from engine.training.optimizers.eager import eager
 from tests.support.runs import ROOT, composed, option_names
 from tests.support.steps import tiny_splits
 
@@ -115,8 +115,7 @@ def test_each_of_many_networks_of_a_class_is_compiled_for_each_shape_and_an_equa
 
 def test_steps_still_call_their_hooks():
     parameter, called = torch.nn.Parameter(torch.ones(1)), []
-    compile.optimizers_without_compiler()
-    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    optimizer = eager(torch.optim.SGD)([parameter], lr=0.5)
     optimizer.register_step_post_hook(lambda *_: called.append(True))
     parameter.grad = torch.ones(1)
     optimizer.step()
