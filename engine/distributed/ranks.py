@@ -158,7 +158,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ALONE
         return
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    kind = choose_device(device).type
+    kind, store = choose_device(device).type, None
     try:
         if kind == "mps":
             raise DeviceError("trainer.device=mps: does not support several processes, use cpu")
@@ -166,10 +166,12 @@ def joined(device: str) -> Iterator[Ranks]:
             if here > torch.cuda.device_count():
                 raise DeviceError(f"trainer.devices={here}: this node has {torch.cuda.device_count()} GPUs")
             torch.cuda.set_device(local)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
+        store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backends, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=TIMEOUT))
     except RunError as error:
-        error.is_reported = not is_first_to_report()
+        error.is_reported = not is_first_to_report(store)
         raise
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
@@ -183,11 +185,11 @@ def joined(device: str) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def is_first_to_report() -> bool:
-    """Whether no rank has reported the error yet; before the process group is up, local rank 0 reports it."""
+def is_first_to_report(store: dist.Store | None) -> bool:
+    """Whether no rank has reported the error yet; without a connection local rank 0 reports it."""
     try:
-        return dist.distributed_c10d._get_default_store().add("reported", 1) == 1
-    except (RuntimeError, ValueError):
+        return store.add("reported", 1) == 1 if store else is_local_main()
+    except RuntimeError:
         return is_local_main()
 
 
