@@ -62,7 +62,7 @@ class DenseNet(nn.Module):
     | head        | [B, K]                  | [B, K]                  |
 
     Each stage but the last ends with a transition that keeps the fraction `compression` of its channels.
-    `dropout` follows each 3x3 convolution (sec. 3). `checkpointing` recomputes the activations within
+    `dropout` follows each 3x3 convolution (sec. 3). `gradient_checkpointing` recomputes the activations within
     dense layers in the backward pass, as in the authors' technical report (Pleiss et al. 2017, arXiv
     1707.06990).
     """
@@ -75,7 +75,7 @@ class DenseNet(nn.Module):
         growth_rate: int,
         depths: Sequence[int],
         compression: float,
-        checkpointing: bool,
+        gradient_checkpointing: bool,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -83,7 +83,7 @@ class DenseNet(nn.Module):
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         for index, depth in enumerate(depths):
-            stage = Checkpointed(enabled=checkpointing)
+            stage = Checkpointed(enabled=gradient_checkpointing)
             for _ in range(depth):
                 stage.append(DenseLayer(channels, growth_rate, dropout))
                 channels += growth_rate

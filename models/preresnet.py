@@ -155,7 +155,7 @@ class PreResNet(nn.Module):
 
     If blocks start with an activation, the stem is a bare convolution and the last block is followed by
     one more activation (`closing`). `block_attention` ends each residual branch, `stage_attention`
-    each stage but the last (models/attention.py). `checkpointing` recomputes the activations within
+    each stage but the last (models/attention.py). `gradient_checkpointing` recomputes the activations within
     blocks in the backward pass.
     """
 
@@ -170,7 +170,7 @@ class PreResNet(nn.Module):
         depths: Sequence[int],
         shortcut: ShortcutKind,
         activation_order: ActivationOrder,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
         block_attention: Attention | None = None,
         stage_attention: Attention | None = None,
         dropout: float = 0.0,
@@ -185,7 +185,7 @@ class PreResNet(nn.Module):
             nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False),
             *activation("" if before else "BN ReLU", stem_width),
         )
-        self.stages = nn.Sequential(*(Checkpointed(enabled=checkpointing) for _ in widths))
+        self.stages = nn.Sequential(*(Checkpointed(enabled=gradient_checkpointing) for _ in widths))
         channels = stem_width
         for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
             width = widths[place.stage]

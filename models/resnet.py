@@ -112,7 +112,7 @@ class ResNet(nn.Module):
     | head        | [B, K]                  | [B, K]                  |
 
     `block_attention` ends each residual branch, `stage_attention` each stage but the last
-    (models/attention.py). `checkpointing` recomputes the activations within blocks in the backward pass.
+    (models/attention.py). `gradient_checkpointing` recomputes the activations within blocks in the backward pass.
     `dropout` is applied before the last layer; the paper has none.
     """
 
@@ -125,7 +125,7 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         depths: Sequence[int],
         shortcut: Shortcut,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
         block_attention: Attention | None = None,
         stage_attention: Attention | None = None,
         dropout: float = 0.0,
@@ -139,7 +139,7 @@ class ResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
-        self.stages = nn.Sequential(*(Checkpointed(enabled=checkpointing) for _ in widths))
+        self.stages = nn.Sequential(*(Checkpointed(enabled=gradient_checkpointing) for _ in widths))
         for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
             width = widths[place.stage]
             self.stages[place.stage].append(make_block(channels, width, place, shortcut, block_attention))

@@ -89,7 +89,7 @@ def measure_speeds(
 ) -> dict[Backend, float]:
     """Images per second of each backend with a rank's share of the batch, cached per process and kind of run."""
     trainer, image_shape = config.trainer, splits.train.images.shape[1:]
-    batch_size = min(-(-trainer.batch_size // (trainer.micro_batches * ranks.size)), len(splits.train))
+    batch_size = min(-(-trainer.batch_size // (trainer.gradient_accumulation * ranks.size)), len(splits.train))
     kind = repr((plain(config.model), len(splits.classes), image_shape, batch_size, possible, trainer.cuda_graphs))
     if kind not in MEASURED:
         trial, step = state(config, splits, possible[0]), train_step(config, possible[0])

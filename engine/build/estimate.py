@@ -61,7 +61,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """A model's parameters, multiply-adds, training memory in bytes, and seconds per image; None: not measured."""
 
     parameters: int
@@ -152,10 +152,10 @@ def data_facts(config: DictConfig) -> tuple[int, int, int]:
     return len(splits.train) + len(splits.val), len(splits.classes), splits.train.images.shape[-1]
 
 
-def costs(found: Sequence[Kind]) -> list[Cost]:
+def costs(found: Sequence[Kind]) -> list[TrainingCost]:
     """The cost of each kind. Raises what its jobs would raise."""
     until = time.monotonic() + SECONDS
-    known: dict[str, Cost] = {}
+    known: dict[str, TrainingCost] = {}
     result = []
     for kind in found:
         decides = deciding_cost(kind.config)
@@ -167,13 +167,10 @@ def costs(found: Sequence[Kind]) -> list[Cost]:
         result.append(known[key])
     tried = [cost for cost in result if cost.seconds is not None]
     pace = sum(cost.seconds for cost in tried) / sum(cost.multiply_adds for cost in tried)
-    return [
-        cost if cost.seconds is not None else Cost(cost.parameters, cost.multiply_adds, None, pace * cost.multiply_adds)
-        for cost in result
-    ]
+    return [cost if cost.seconds is not None else replace(cost, seconds=pace * cost.multiply_adds) for cost in result]
 
 
-def counted(kind: Kind) -> Cost:
+def counted(kind: Kind) -> TrainingCost:
     """The cost without measurement: parameters and multiply-adds, from a model on the meta device."""
     import torch
 
@@ -183,10 +180,10 @@ def counted(kind: Kind) -> Cost:
     with torch.device("meta"):
         model = objects.network(objects.plain(kind.config.model), num_classes=kind.classes, in_channels=3)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, flops.count_multiply_adds(model, torch.Size((3, kind.side, kind.side))))
+    return TrainingCost(parameters, flops.count_multiply_adds(model, torch.Size((3, kind.side, kind.side))))
 
 
-def measured(kind: Kind) -> Cost:
+def measured(kind: Kind) -> TrainingCost:
     """The cost of a model, measured in a few training steps on the first candidate backend.
 
     `memory` is the sum of the weights, gradients, optimizer state, averages, and the tensors that a (micro-)batch
@@ -208,7 +205,7 @@ def measured(kind: Kind) -> Cost:
     auto.set_up(config, backend)
     state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
     step = replace(step, graphs=CudaGraphs(log=discard_log) if step.graphs else None)
-    per_image = kept_per_image(state, replace(step, micro_batches=1), backend, image_shape=shape)
+    per_image = kept_per_image(state, replace(step, gradient_accumulation=1), backend, image_shape=shape)
     state.optimizer.zero_grad()
 
     def seconds(size: int) -> float:
@@ -240,12 +237,12 @@ def measured(kind: Kind) -> Cost:
     memories = [value for memory in state.optimizer.state.values() for value in memory.values()]
     memory = sum(value.nbytes for value in memories if isinstance(value, torch.Tensor))
     memory += weights * (1 + len(config.averages)) + gradients
-    memory += per_image * math.ceil(config.trainer.batch_size / config.trainer.micro_batches)
+    memory += per_image * math.ceil(config.trainer.batch_size / config.trainer.gradient_accumulation)
     known = counted(kind)
-    return Cost(known.parameters, known.multiply_adds, memory, took / size)
+    return TrainingCost(known.parameters, known.multiply_adds, memory, took / size)
 
 
-def lines(found: Sequence[Kind], costs: Sequence[Cost], jobs: int) -> list[str]:
+def lines(found: Sequence[Kind], costs: Sequence[TrainingCost], jobs: int) -> list[str]:
     """The estimate as lines of text."""
     todo = sum(len(kind.jobs) for kind in found)
     done = f" of {jobs}, the others are finished" if todo < jobs else ""

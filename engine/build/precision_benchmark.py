@@ -65,7 +65,7 @@ class Benchmark:
 
     def seconds(self, backend: Backend, images: int, graphs: CudaGraphs | None = None) -> float:
         """The time of a forward and backward pass with `images` images; inf if out of memory."""
-        step = replace(self.train_step, precision=backend.precision, micro_batches=1, graphs=graphs)
+        step = replace(self.train_step, precision=backend.precision, gradient_accumulation=1, graphs=graphs)
         try:
             batch = self.images[:images].contiguous(memory_format=backend.memory_format)
             backend.wait()

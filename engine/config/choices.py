@@ -10,7 +10,7 @@ from engine.config.identity import FREE, PLACE
 from engine.config.overrides import key_of
 
 # Settings that may differ from a recipe without changing the expected accuracy.
-HARMLESS = {*FREE, PLACE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.checkpointing"}
+HARMLESS = {*FREE, PLACE, "recipe", "dataset", "seed", "trainer.clean_train_accuracy", "model.gradient_checkpointing"}
 HARMLESS |= {f"trainer.{key}" for key in ("precision", "memory_format", "compile", "deterministic")}
 
 

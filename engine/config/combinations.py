@@ -126,10 +126,10 @@ def targets(package: str) -> frozenset[str]:
 def check_together(config: DictConfig) -> None:
     """Reject invalid combinations of settings."""
     trainer, optimizer = config.trainer, config.optimizer
-    if trainer.batch_size == "auto" and trainer.micro_batches > 1:
-        raise CommandError("trainer.batch_size=auto: cannot be combined with trainer.micro_batches > 1")
-    if trainer.compile and "checkpointing" in config.model and config.model.checkpointing:
-        raise CommandError("trainer.compile=true: cannot be combined with model.checkpointing=true")
+    if trainer.batch_size == "auto" and trainer.gradient_accumulation > 1:
+        raise CommandError("trainer.batch_size=auto: cannot be combined with trainer.gradient_accumulation > 1")
+    if trainer.compile and "gradient_checkpointing" in config.model and config.model.gradient_checkpointing:
+        raise CommandError("trainer.compile=true: cannot be combined with model.gradient_checkpointing=true")
     if trainer.device in {"tf32": ("cpu", "mps"), "fp16": ("cpu",)}.get(trainer.precision, ()):
         raise CommandError(f"trainer.precision={trainer.precision}: not supported with trainer.device={trainer.device}")
     if config.sweep is not None and not re.fullmatch(r"\w[\w.+-]*", config.sweep):

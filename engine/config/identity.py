@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from engine.config.renamed import with_current_names, with_first_names
 from engine.run.directory import RunDirectory
 
 # Settings that do not affect the result, and may change on resume.
@@ -34,34 +35,6 @@ FREE = (
 PLACE = "dataset.root"  # where images lie, which decides what they are unless they are published files
 
 
-# Moved modules, new prefixes by old ones, so that old checkpoints and sweeps still work.
-MOVED = {
-    "engine.averages.": "engine.training.averages.",
-    "engine.optimizers.": "engine.training.optimizers.",
-    "engine.sam.": "engine.training.sam.",
-    "engine.tta.": "engine.evaluation.tta.",
-}
-
-
-def with_moved_targets(config: Any) -> Any:
-    """A configuration as plain data, with each `_target_` renamed to its current module."""
-    if isinstance(config, list):
-        return [with_moved_targets(member) for member in config]
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: replaced(value, MOVED) if key == "_target_" else with_moved_targets(value) for key, value in config.items()
-    }
-
-
-def replaced(name: Any, beginnings: Mapping[str, str]) -> Any:
-    """A dotted name with its prefix replaced according to `beginnings`."""
-    for old, new in beginnings.items():
-        if isinstance(name, str) and name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
-
 def free(config: Mapping[str, Any]) -> set[str]:
     """The dotted names of the settings that do not affect the result of this configuration.
 
@@ -83,11 +56,11 @@ def difference(saved: dict[str, Any], now: dict[str, Any], *, may_move: bool = F
 
 
 def deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that affect the result, by dotted name; `_target_`s by their original modules."""
-    alike, first = free(config), {new: old for old, new in MOVED.items()}
+    """The settings that affect the result, by dotted name; names of earlier releases are replaced by current ones."""
+    alike = free(config)
     return {
-        name: replaced(value, first) if name.endswith("_target_") else value
-        for name, value in leaves(config)
+        name: value
+        for name, value in leaves(with_current_names(config))
         if name not in alike and not name.startswith(("expected.", "logger."))
     }
 
@@ -109,7 +82,7 @@ def identity(config: DictConfig) -> str:
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )
-    return hashlib.sha256(json.dumps(deciding(plain), sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(with_first_names(deciding(plain)), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def job_directory(*, _root_: DictConfig) -> str:

@@ -12,14 +12,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 
+from engine.config.renamed import REMOVED
 from engine.config.schema import Key
 from engine.run.errors import CommandError
 
-# Keys of the release before, and what does their work now.
-REMOVED = {
-    f"trainer.{key}": f"several machines, and restarts, are torchrun's: torchrun --{flag} (docs/distributed.md)"
-    for key, flag in {"nodes": "nnodes", "rendezvous": "rdzv-endpoint", "max_restarts": "max-restarts"}.items()
-} | {"trainer.graph": "no such key, it is logger.tensorboard.log_graph now"}
 ROOT = Path(__file__).resolve().parents[2]
 
 CONF = ROOT / "conf"

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config.identity import difference
 from engine.config.overrides import MISTAKES, key_of, parse
+from engine.config.renamed import with_current_key
 from engine.run.console import echo
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
@@ -110,7 +111,7 @@ def saved_overrides(run: RunDirectory) -> list[str]:
         raise CommandError(f"{run.overrides} is damaged: {reason(error)}") from None
     if not isinstance(saved, list) or not all(isinstance(override, str) for override in saved):
         raise CommandError(f"{run.overrides} is damaged: not a list of overrides")
-    return saved
+    return [with_current_key(override) for override in saved]
 
 
 def require_harmless(override: str, run: RunDirectory) -> None:

@@ -10,8 +10,8 @@ from engine.run.errors import RunError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 HELPS = (
-    "lower trainer.batch_size (auto finds what fits), accumulate gradients (trainer.micro_batches=4, the same step), "
-    "use trainer.precision=bf16, or model.checkpointing=true if the model supports it; on a GPU also "
+    "lower trainer.batch_size (auto finds what fits), set trainer.gradient_accumulation=4 (the same step), "
+    "use trainer.precision=bf16, or model.gradient_checkpointing=true if the model supports it; on a GPU also "
     "trainer.cuda_graphs=false"
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.config.identity import with_moved_targets
+from engine.config.renamed import with_current_names
 from engine.device.memory import is_out_of_memory
 from engine.run.console import say
 from engine.run.directory import RunDirectory
@@ -159,7 +159,7 @@ def validated_checkpoint(content: dict[str, Any], path: Path) -> dict[str, Any]:
         for said in (content, content["state"]):
             require_valid(said, path)
         if "config" in content:
-            content["config"] = with_moved_targets(content["config"])
+            content["config"] = with_current_names(content["config"])
         if "model" in content["state"]:
             content["state"]["model"] = without_wrappers(content["state"]["model"])
     return content

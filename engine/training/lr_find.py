@@ -50,7 +50,7 @@ def suggest(
     lines = chart(list(zip(rates, smooth, strict=True))[:end], x=x, y=y, width=80, height=14, title=title)
     say(printable("\n".join(["", *lines, ""]), sys.stdout.encoding))
     draw(rates, losses, smooth, found, x, y, file=run.range_test)
-    say(f"picture: {run}/{run.range_test.name}")
+    say(f"figure: {run}/{run.range_test.name}")
     if found is None:
         say("no suggestion: the loss fell at no learning rate")
         return

@@ -19,7 +19,7 @@ from engine.training.state import TrainState
 class TrainStep:
     """Forward, backward and update on one batch, without waiting for the device.
 
-    The batch is split into `micro_batches` parts whose gradients are accumulated; into fewer if a part would have a
+    The batch is split into `gradient_accumulation` parts; into fewer if a part would have a
     single image, over which batch normalisation is undefined. With `sam` the gradient is computed at perturbed
     weights. The gradient norm (over all parameters) is clipped to `max_grad_norm`, and after the update the norm of
     the weights into each channel or unit to `max_weight_norm`; 0 disables either. With `skip_nonfinite` a batch whose
@@ -33,7 +33,7 @@ class TrainStep:
 
     loss: Callable[[Tensor, Tensor], Tensor]
     precision: Precision
-    micro_batches: int
+    gradient_accumulation: int
     sam: SAM | None
     max_grad_norm: float
     max_weight_norm: float
@@ -85,7 +85,7 @@ class TrainStep:
         totals = torch.zeros_like(state.totals)
         network, size = state.replica or state.model, self.ranks.size
         count = len(images) if size == 1 else self.global_batch_size(state.step)
-        parts = max(min(self.micro_batches, count // size // 2), 1)
+        parts = max(min(self.gradient_accumulation, count // size // 2), 1)
         cut = zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
         for number, (part, part_targets) in enumerate(cut, start=1):
             with self.ranks.part_of_batch(network, last=number == parts):

@@ -51,7 +51,7 @@ SETTINGS = (
     "scheduler=cosine",
     "scheduler.warmup_epochs=1",
     "trainer.batch_size=32",
-    "trainer.micro_batches=2",
+    "trainer.gradient_accumulation=2",
     "trainer.max_epochs=4",
     "trainer.checkpoint_every_steps=1",
     "trainer.device=cpu",
@@ -470,7 +470,7 @@ def no_memory(harness: Harness, times: int) -> Count:
             f"hydra.run.dir={harness.new('memory').path}",
             limits={resource.RLIMIT_AS: most},
         )
-        count.add(ended.says(1, "out of memory with", "batch", "trainer.micro_batches"), ended)
+        count.add(ended.says(1, "out of memory with", "batch", "trainer.gradient_accumulation"), ended)
     return count
 
 

@@ -249,7 +249,7 @@ def test_checkpointing_changes_nothing(name):
     """Gradients, running statistics and the number of batches counted, bit by bit; dropout included."""
     results = []
     for checkpointing in ("false", "true"):
-        model = make(name, f"model.checkpointing={checkpointing}", "regularization=[dropout]").train()
+        model = make(name, f"model.gradient_checkpointing={checkpointing}", "regularization=[dropout]").train()
         torch.manual_seed(1)
         images = torch.randn(4, 3, 32, 32, requires_grad=True)
         F.cross_entropy(model(images), torch.arange(4)).backward()

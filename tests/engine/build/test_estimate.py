@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engine.build import estimate
-from engine.build.estimate import Cost, Kind
+from engine.build.estimate import Kind, TrainingCost
 from engine.config import identity
 from tests.support.runs import ROOT, composed
 
@@ -55,7 +55,7 @@ def test_memory_is_that_of_its_parts(monkeypatch):
             ("optimizer=sgd",),
             ("optimizer=adam",),
             ("optimizer=sgd", "regularization=[weight_decay,ema]"),
-            ("optimizer=sgd", "trainer.micro_batches=2"),
+            ("optimizer=sgd", "trainer.gradient_accumulation=2"),
             ("optimizer=sgd", "trainer.batch_size=256"),
         )
     )
@@ -89,7 +89,7 @@ def test_networks_beyond_the_time_go_by_their_multiply_adds(monkeypatch):
 def test_lines_are_few_and_add_up():
     config = composed("dataset.val_size=0", "trainer.max_epochs=2")
     found = [Kind(f"k{number}", [config] * 3, 50_000, 10, 32) for number in range(estimate.MOST_LINES + 2)]
-    costs = [Cost(269_722, 40_551_808, 1.23e8, 0.0036)] * len(found)
+    costs = [TrainingCost(269_722, 40_551_808, 1.23e8, 0.0036)] * len(found)
     text = estimate.lines(found, costs, 100)
     assert text[0] == "66 jobs of 100, the others are finished; estimated on this device:"
     assert text[1] == "  3 x k0: 0.27 M parameters, 40.6 M multiply-adds, 120 MB to train, 6 min each"
@@ -99,7 +99,7 @@ def test_lines_are_few_and_add_up():
 
 
 def test_finished_jobs_do_not_count(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(estimate, "measured", lambda kind: Cost(1, 1, 1.0, 1e-3))
+    monkeypatch.setattr(estimate, "measured", lambda kind: TrainingCost(1, 1, 1.0, 1e-3))
     configs = [composed(*CPU, f"seed={seed}", f"hydra.sweep.dir={tmp_path}", hydra=True) for seed in range(3)]
     directory = tmp_path / f"seed=1-{identity.identity(configs[1])}"
     directory.mkdir()

@@ -352,5 +352,5 @@ def test_parts_of_a_batch_are_tried_as_large_as_they_are(train, trials, monkeypa
         return dict.fromkeys(ways, 1.0)
 
     monkeypatch.setattr("engine.build.auto.benchmark_backends", benchmark_backends)
-    train(*AUTO, "trainer.micro_batches=3", "trainer.max_epochs=1")
+    train(*AUTO, "trainer.gradient_accumulation=3", "trainer.max_epochs=1")
     assert sizes == [11]

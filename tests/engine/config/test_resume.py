@@ -44,7 +44,7 @@ SETTINGS = (
     "regularization.swa.start=1",
     "scheduler=cosine",
     "scheduler.warmup_epochs=1",
-    "trainer.micro_batches=2",
+    "trainer.gradient_accumulation=2",
     "trainer.max_epochs=3",
 )
 STEPS_PER_EPOCH = 3

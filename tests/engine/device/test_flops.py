@@ -9,8 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.build import auto, objects
+from engine.device.flops import count_multiply_adds
 from engine.training.step import set_learning_rate
 from tests.support.marks import slow_except
+from tests.support.networks import make, multiply_adds
 from tests.support.runs import ROOT, composed, option_names
 from tests.support.steps import IN_THE_LAST_EPOCH, tiny_splits
 
@@ -136,14 +138,20 @@ def test_weights_and_activations_are_copied_only_to_change_their_precision(overr
     assert calls["_foreach_copy_"] == copied
 
 
+@pytest.mark.parametrize("name", ["densenet100bc", "mobilenet_v3_small", "resnet20", "sknet26"])
+def test_multiply_adds_are_those_of_torchs_own_counter(name):
+    model = make(name)
+    assert count_multiply_adds(model, torch.Size((3, 32, 32))) == multiply_adds(model.to("meta")) > 0
+
+
 # What is done in the step; what images go through before is in tests/data, and the other optimizers are torch's.
 OWN = [f"optimizer={option}" for option in ("lars", "lamb", "lion", "muon", "rmsprop", "sgd_lookahead")]
 OWN += [f"regularization=[{option}]" for option in ("cutmix", "drop_block", "drop_path", "ema", "gradient_clipping")]
 OWN += [f"regularization=[{option}]" for option in ("max_norm", "mixup", "sam", "shake_drop", "swa")]
-OWN += ["trainer.micro_batches=2"]
+OWN += ["trainer.gradient_accumulation=2"]
 ALL = [f"optimizer={option}" for option in option_names("optimizer")]
 ALL += [f"regularization=[{option}]" for option in option_names("regularization")]
-ALL += ["regularization=[mixup,cutmix] regularization.mixup.per_image=true", "trainer.micro_batches=2"]
+ALL += ["regularization=[mixup,cutmix] regularization.mixup.per_image=true", "trainer.gradient_accumulation=2"]
 
 
 @pytest.mark.parametrize("override", slow_except(OWN, ALL))

@@ -73,7 +73,7 @@ def no_waiting() -> Iterator[None]:
         *[(f"optimizer={option}",) for option in option_names("optimizer")],
         *[(f"trainer.precision={name}",) for name in ("fp32", "tf32", "bf16", "fp16")],
         ("trainer.compile=true", "trainer.precision=bf16"),
-        ("trainer.micro_batches=2",),
+        ("trainer.gradient_accumulation=2",),
         ("trainer.cuda_graphs=false",),
     ],
     ids=" ".join,
@@ -162,7 +162,7 @@ def test_the_steps_of_every_family_are_recorded(name):
         (),
         ("trainer.precision=bf16",),
         ("trainer.precision=fp16",),
-        ("trainer.micro_batches=2",),
+        ("trainer.gradient_accumulation=2",),
         ("regularization=[sam]",),
         ("regularization=[weight_decay,dropout,drop_path,gradient_clipping]",),
         ("regularization=[mixup,cutmix,ema]", "optimizer=adamw"),
@@ -206,7 +206,7 @@ def test_a_compiled_network_is_recorded_and_has_the_gradients_of_any_other():
 def test_activations_computed_again_cannot_be_recorded_and_train_all_the_same(caplog):
     """Checkpointing asks for the state of the random numbers, which waits for the GPU."""
     with caplog.at_level("INFO"):
-        state, loaders, step = parts("model.checkpointing=true")
+        state, loaders, step = parts("model.gradient_checkpointing=true")
         train_until_recorded(state, loaders, step)
     assert caplog.text.count("CUDA graph capture failed") == 1
     assert state.totals.isfinite().all()

@@ -35,7 +35,7 @@ def fresh_state(model: nn.Module, precision: str = "fp32", lr: float = 0.1) -> T
 def train_step(
     loss=None,
     precision: str = "fp32",
-    micro_batches: int = 1,
+    gradient_accumulation: int = 1,
     sam=None,
     max_grad_norm: float = 0,
     max_weight_norm: float = 0,
@@ -45,7 +45,7 @@ def train_step(
     return TrainStep(
         loss=loss or nn.CrossEntropyLoss(),
         precision=choose_precision(precision, CPU),
-        micro_batches=micro_batches,
+        gradient_accumulation=gradient_accumulation,
         sam=sam,
         max_grad_norm=max_grad_norm,
         max_weight_norm=max_weight_norm,
@@ -75,13 +75,13 @@ def test_the_step_is_gradient_descent_on_the_mean_loss(batch):
     torch.testing.assert_close(flat(ours), flat(theirs), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("micro_batches", [2, 3, 10])
-def test_parts_of_a_batch_add_up_to_the_batch(batch, micro_batches):
+@pytest.mark.parametrize("gradient_accumulation", [2, 3, 10])
+def test_parts_of_a_batch_add_up_to_the_batch(batch, gradient_accumulation):
     """Also where they are of unequal size, as 10 in 3 are."""
     whole, parts = network(), network()
     state = fresh_state(parts)
     train_step()(fresh_state(whole), *batch)
-    train_step(micro_batches=micro_batches)(state, *batch)
+    train_step(gradient_accumulation=gradient_accumulation)(state, *batch)
     torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-5, atol=1e-7)
     assert state.step == 1
 
@@ -91,7 +91,7 @@ def test_no_part_is_a_single_image(batch, images, sizes):
     """Over one value batch normalisation has no meaning, and torch refuses it: as a batch may be the epoch's rest."""
     seen, model = [], network()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    train_step(micro_batches=4)(fresh_state(model), batch[0][:images], batch[1][:images])
+    train_step(gradient_accumulation=4)(fresh_state(model), batch[0][:images], batch[1][:images])
     assert seen == sizes
 
 
@@ -101,7 +101,7 @@ def test_the_totals_are_those_of_the_batch(batch):
     with torch.no_grad():
         logits = model(images)
     state = fresh_state(model, lr=1e-9)
-    step = train_step(micro_batches=3)
+    step = train_step(gradient_accumulation=3)
     step(state, images, labels)
     step(state, images[:4], labels[:4])
     loss, accuracy, count, finite_steps = state.take_totals()
@@ -200,9 +200,9 @@ def test_gradient_clipping_reaches_the_step():
 
 def test_what_is_asked_of_a_step_reaches_it():
     words = ("regularization=[sam,max_norm]", "regularization.sam.radius=0.2", "regularization.sam.adaptive=true")
-    config = composed(*words, "trainer.micro_batches=3", "trainer.on_nonfinite=skip", "trainer.device=cpu")
+    config = composed(*words, "trainer.gradient_accumulation=3", "trainer.on_nonfinite=skip", "trainer.device=cpu")
     step = objects.train_step(config, auto.possible_backends(config)[0])
-    assert (step.sam.radius, step.sam.adaptive, step.micro_batches, step.skip_nonfinite) == (0.2, True, 3, True)
+    assert (step.sam.radius, step.sam.adaptive, step.gradient_accumulation, step.skip_nonfinite) == (0.2, True, 3, True)
     assert step.max_weight_norm == config.regularization.max_norm.limit > 0
 
 
@@ -221,13 +221,13 @@ def test_dropout_reaches_the_network(name):
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-@pytest.mark.parametrize("micro_batches", [1, 3])
-def test_sam_takes_the_gradient_uphill(batch, adaptive, micro_batches):
+@pytest.mark.parametrize("gradient_accumulation", [1, 3])
+def test_sam_takes_the_gradient_uphill(batch, adaptive, gradient_accumulation):
     """Beside equation 2 worked out tensor by tensor; adaptive: equation 11 of ASAM, and its code's constant."""
     images, labels = batch
     ours, theirs = network(), network()
     sam = SAM(radius=0.1, adaptive=adaptive, eta=0.2)
-    train_step(sam=sam, micro_batches=micro_batches)(fresh_state(ours), images, labels)
+    train_step(sam=sam, gradient_accumulation=gradient_accumulation)(fresh_state(ours), images, labels)
 
     F.cross_entropy(theirs(images), labels).backward()
     own = [parameter.detach().clone() for parameter in theirs.parameters()]
