@@ -10,7 +10,7 @@ from engine.config.command import command_line
 from engine.device.memory import memory_explained
 from engine.run.errors import RunError
 from engine.run.exit import exit_on_signal, exit_with_error
-from engine.run.paths import find_checkpoints
+from engine.run.find_checkpoint import find_checkpoints
 
 if TYPE_CHECKING:
     from engine.build.from_checkpoint import EvalData, Trained
@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
     from engine.build.from_checkpoint import eval_data, rebuild
     from engine.inference.export import export
     from engine.inference.predict import predict
-    from engine.report.figures import network_result
+    from engine.report.network_result import network_result
     from engine.report.report import report
     from engine.training.checkpoint_file import read
 
@@ -50,7 +50,7 @@ def main(config: DictConfig) -> None:
 
 
 def asked_for(config: DictConfig, networks: dict[str, "Trained"], images: "EvalData") -> Iterator["Part"]:
-    """The parts of the report beside the figures, each found out when it is taken; all networks see the same images."""
+    """The optional parts of the report, each computed when it is taken; all networks see the same images."""
     from engine.build import from_checkpoint
     from engine.report.cost import costs
     from engine.report.every_tta import every_tta

@@ -7,12 +7,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from engine.build.estimate import announce
+from engine.build.sweep_estimate import announce
 from engine.config.choices import chosen_options
 from engine.config.command import command_line, run_directory
 from engine.device.memory import memory_explained
 from engine.distributed.launch import joined, launch
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
 from engine.run.exit import exit_on_signal, exit_stopped, exit_with_error
@@ -29,8 +29,8 @@ def main(config: DictConfig) -> None:
         if job.mode == RunMode.MULTIRUN:
             run_job(config, run, train)
         else:
-            with Signals(), joined(run, config.trainer.device, job.runtime.choices.model) as (place, ranks):
-                train(config, place, ranks)
+            with Signals(), joined(run, config.trainer.device, job.runtime.choices.model) as (directory, ranks):
+                train(config, directory, ranks)
     except RunError as error:
         exit_with_error(error)
     except Interrupted as interruption:
@@ -58,7 +58,7 @@ def train(config: DictConfig, run: RunDirectory, ranks: object = None) -> None:
         run=run, facts=facts, config=objects.plain(config), records=state.records, model=state.model, train=train
     )
     with RunLog(begun, objects.sinks(config)) as log, memory_explained(describe.what_computes(facts)):
-        say(f"set up in {time.perf_counter() - started:.1f} s")
+        logger.info(f"set up in {time.perf_counter() - started:.1f} s")
         parts.fit(log, pruning_callback=training.pruning_callback(job.sweeper))
         figures, tested = parts.final_test()
         given = describe.hyperparameters(config, choices, overrides)

@@ -1,4 +1,4 @@
-"""Image operations in batches beside torchvision's on one image at a time: python -m bench.augment
+"""Image operations in batches, and torchvision's on one image at a time: python -m bench.augment
 
 Each side makes shuffled, normalised batches of 128 from bytes in memory: ours in this process with `--workers`
 threads, torchvision's in a DataLoader with as many workers. Of torchvision's forms, the one that its
@@ -51,7 +51,7 @@ def cutout(image: Tensor) -> Tensor:
 class Row:
     """A line of the table: our operations, and torchvision's from one of its two modules.
 
-    Both sides normalise the images; `afterwards` runs behind that.
+    Both sides normalise the images; `afterwards` runs after that.
     """
 
     operations: Sequence[Operation]

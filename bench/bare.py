@@ -1,4 +1,4 @@
-"""Whole epochs beside nothing but forward, backward and update on one batch: python -m bench.bare
+"""Whole epochs compared with forward, backward and update on one batch: python -m bench.bare
 
 What is missing to 1 is what loading, augmentation, totals, schedule and log cost.
 """

@@ -1,4 +1,4 @@
-"""Backward passes of depthwise convolutions in bf16 beside fp32: python -m bench.depthwise
+"""Backward passes of depthwise convolutions in bf16 and fp32: python -m bench.depthwise
 
 Where bf16 is much slower, `depthwise_conv` of models/layers.py computes in fp32 on processors.
 """

@@ -1,4 +1,4 @@
-"""Evaluation beside nothing but the network's forward passes: python -m bench.evaluation
+"""Evaluation compared with the network's forward passes alone: python -m bench.evaluation
 
 What is missing to 1 is what loading, sums and answers cost and, in the report of evaluate.py, figures and pictures.
 """
@@ -15,7 +15,7 @@ from bench.timing import interleaved, surroundings
 from engine.build import from_checkpoint, training
 from engine.build.training import Parts
 from engine.evaluation.evaluate import evaluate
-from engine.report.figures import network_result
+from engine.report.network_result import network_result
 from engine.report.report import report
 from engine.run.directory import RunDirectory
 from engine.training.checkpoint_file import read
@@ -57,7 +57,7 @@ def whole_report(parts: Parts) -> Callable[[], int]:
     parts.checkpoints.save("last", parts.state)
     file = parts.checkpoints.run.last
     trained = from_checkpoint.rebuild(read(file), weights=None, device="auto")
-    unseen = from_checkpoint.EvalData(parts.loaders.test, parts.loaders.after_epoch["val"])
+    unseen = from_checkpoint.EvalData(parts.loaders.test, parts.loaders.eval_loaders["val"])
 
     def answer_and_write() -> int:
         report([network_result(trained, unseen, file, "network")])

@@ -1,6 +1,6 @@
-"""Whole epochs that keep the memory of freed tensors beside such that give it back: python -m bench.memory
+"""Whole epochs that keep the memory of freed tensors, and ones that give it back: python -m bench.memory
 
-The C library decides by itself, or as `engine/device/memory.py` tells it: each way in a process of its own, in turns.
+The C library decides, or as `engine/device/memory.py` tells it: each way in a process of its own, in turns.
 """
 
 import resource
@@ -13,8 +13,8 @@ import torch
 
 from bench.sides import Elsewhere, Options, Ours
 from bench.timing import interleaved, surroundings
-from engine.build import auto
-from engine.device.precision import precisions
+from engine.build import autotune
+from engine.device.amp import precisions
 
 NETWORKS = ["resnext29_2x64d", "densenet100bc", "mobilenet_v2", "resnet20", "resnet18"]
 
@@ -34,7 +34,7 @@ class Watched:
 def epochs(network: str, threads: int, ours: dict[str, object], is_kept: bool) -> Iterator[Watched]:
     """Epochs of a process that keeps freed memory, or does not."""
     torch.set_num_threads(threads)
-    with nullcontext() if is_kept else patch.object(auto, "keep_freed_memory", lambda: None):
+    with nullcontext() if is_kept else patch.object(autotune, "keep_freed_memory", lambda: None):
         epoch = Ours(network, **ours)
         epoch()  # in which the process comes to its size
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,4 +1,4 @@
-"""One run in several processes of one thread beside one process with as many threads: python -m bench.ranks
+"""One run in several processes of one thread, and in one process with as many threads: python -m bench.ranks
 
 Both have the same cores. What is missing to 1 is what the processes have to tell each other: the gradients' sum, and
 batch norm's statistics.

@@ -1,4 +1,4 @@
-"""Multiply-adds a second in training beside those of a large matrix product: python -m bench.roofline
+"""Multiply-adds a second in training and in a large matrix product: python -m bench.roofline
 
 A training step is counted as three forward passes: one forward, and backward one for the inputs and one for the
 weights. The product of two matrices is computed in the precision that was chosen for the network.
@@ -10,9 +10,9 @@ import torch
 
 from bench.sides import Options, Ours
 from bench.timing import interleaved, surroundings
+from engine.device.amp import DTYPES
 from engine.device.device import Backend
 from engine.device.flops import count_multiply_adds
-from engine.device.precision import DTYPES
 
 NETWORKS = ["lenet5", "resnet20", "resnet18", "vgg16", "resnext29_2x64d", "densenet100bc", "mobilenet_v2"]
 SIDE = {"cpu": 2048, "cuda": 8192}  # of a matrix: a GPU is done with a smaller one before the next is started

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from data.dataset import Images
-from engine.build import auto, objects, training
+from engine.build import autotune, objects, training
 from engine.build.training import Parts
-from engine.config.options import CONF
+from engine.config.did_you_mean import CONF
 from engine.device.compile import compile_network
 from engine.device.cuda_graphs import CudaGraphs
 from engine.device.device import Backend, choose_device
@@ -52,7 +52,7 @@ class Options(argparse.ArgumentParser):
         self.add_argument("words", nargs="*", metavar="network | key=value", help=told)
 
     def parse_args(self, *given: Any) -> argparse.Namespace:
-        """With the words told apart, as `networks` and `overrides`; `ours` is what `Ours` takes beside the network."""
+        """With the words told apart, as `networks` and `overrides`; `ours` is what `Ours` takes besides the network."""
         arguments = super().parse_args(*given)
         arguments.networks = [word for word in arguments.words if "=" not in word] or self.networks
         arguments.overrides = [word for word in arguments.words if "=" in word]
@@ -61,7 +61,7 @@ class Options(argparse.ArgumentParser):
 
 
 class Unsaved(Checkpoints):
-    """Checkpoints that are not written: beside epochs of seconds, in place of minutes, they would be all there is."""
+    """Checkpoints that are not written: with epochs of seconds they would take most of the time."""
 
     def save(self, name: str, state: TrainState) -> None:
         """Nothing."""
@@ -108,7 +108,7 @@ class Ours:
         size = {"batch_size": parts.loaders.train.batch_size, "images": len(parts.splits.train)}
         config = self.config(self.network, **size, overrides=self.overrides)
         return self.ranks.broadcast_from_main(
-            partial(auto.measure_speeds, config, parts.splits, [parts.backend], self.ranks)
+            partial(autotune.measure_speeds, config, parts.splits, [parts.backend], self.ranks)
         )
 
     @property
@@ -122,7 +122,7 @@ class Ours:
         fit(
             self.parts.state,
             train=self.parts.loaders.train,
-            after_epoch={},
+            eval_loaders={},
             train_step=self.parts.train_step,
             max_epochs=self.epochs,
             log=self.log,

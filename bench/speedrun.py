@@ -1,4 +1,4 @@
-"""The recipe `speedrun` beside the record airbench94:
+"""The recipe `speedrun` and the record airbench94:
 
 python -m bench.speedrun --root DIR --record FILE trainer.compile=true --epochs 6 8 10
 
@@ -30,8 +30,8 @@ from omegaconf import DictConfig
 from bench.sides import Unsaved
 from bench.timing import surroundings
 from data.dataset import Images, Splits
-from engine.build import auto, objects
-from engine.config.options import CONF
+from engine.build import autotune, objects
+from engine.config.did_you_mean import CONF
 from engine.config.schedule import make_schedule
 from engine.device.compile import compile_network
 from engine.evaluation.evaluate import evaluate
@@ -48,11 +48,11 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
     """Runs of a recipe in so many epochs, one for each seed, from its initial weights to its test."""
     config = config.copy()
     config.trainer.max_epochs = epochs
-    backend, run = auto.possible_backends(config)[0], RunDirectory(directory / f"{epochs} epochs")
+    backend, run = autotune.possible_backends(config)[0], RunDirectory(directory / f"{epochs} epochs")
 
     def train(seed: int) -> tuple[float, float]:
         config.seed = seed
-        auto.set_up(config, backend)
+        autotune.set_up(config, backend)
         loaders, step = objects.loaders(config, splits, backend), objects.train_step(config, backend)
         backend.wait()
         begun = time.perf_counter()
@@ -63,7 +63,7 @@ def ours(config: DictConfig, splits: Splits, directory: Path, *, epochs: int) ->
         fit(
             state,
             train=loaders.train,
-            after_epoch={},
+            eval_loaders={},
             train_step=step,
             max_epochs=config.trainer.max_epochs,
             log=RunLog(Begun(run=run, facts={}, records=state.records)),
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="airbench94_muon.py; without it only ours")
     parser.add_argument("--runs", type=int, default=10, help="of each side")
     parser.add_argument("--epochs", type=int, nargs="+", help="lengths of the recipe, if not its own alone")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="beside recipe=speedrun")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="in addition to recipe=speedrun")
     arguments = parser.parse_args()
     overrides = ["recipe=speedrun", "dataset=folder", f"dataset.root={arguments.root}", *arguments.overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):

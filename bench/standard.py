@@ -1,4 +1,4 @@
-"""Whole epochs beside what nearly every repository on CIFAR does: python -m bench.standard
+"""Whole epochs compared with the usual way: torchvision and a DataLoader: python -m bench.standard
 
 The same network, optimizer and batch; the other side reads through PIL transforms in a DataLoader with as many
 workers as ours has threads, computes in fp32 and NCHW, and asks for the loss after each step.

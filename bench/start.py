@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from engine.config.options import ROOT
+from engine.config.did_you_mean import ROOT
 
 JOBS = 4
 

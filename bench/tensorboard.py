@@ -1,7 +1,7 @@
 """What a training run spends on TensorBoard: python -m bench.tensorboard
 
 The calls are timed within epochs of a few seconds; what they cost does not depend on the number of images, so that an
-epoch of --images takes as long as these images take at the same speed. What a run does beside its epochs counts as no
+epoch of --images takes as long as these images take at the same speed. What a run does besides its epochs counts as no
 time at all, so that the share is rather too large.
 """
 

@@ -119,11 +119,11 @@ class TrainLoader:
         # A rank's share may be empty, which operations do not support.
         steps = list(zip(self.operations, params, strict=True)) if len(images) else []
         for operation, given in steps:
-            if operation.place != "normalised":
+            if operation.phase != "normalised":
                 images = operation.transform(images, given)
         images = self.normalize.values(images)
         for operation, given in steps:
-            if operation.place == "normalised":
+            if operation.phase == "normalised":
                 images = operation.transform(images, given)
         return images.contiguous(memory_format=self.normalize.memory_format)
 

@@ -1,6 +1,6 @@
 """Print the recipes: python -m engine.recipes [--markdown]. What it says stands in the files of conf/recipe/.
 
-python -m engine.recipes --results [DIRECTORY ...] puts what the runs there reached beside what was published.
+python -m engine.recipes --results [DIRECTORY ...] compares the runs there with the published results.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def recipes() -> Iterator[Recipe]:
     found, base = [], read("config")
     for file in (CONF / "recipe").glob("*.yaml"):
         content = read(f"recipe/{file.stem}", below=base)
-        attention = [option for place, option in content["chosen"].items() if place.startswith("/attention@")]
+        attention = [option for key, option in content["chosen"].items() if key.startswith("/attention@")]
         network = " + ".join([content["chosen"].get("override /model", "any"), *attention])
         goals = content["expected"]
         accuracies = [goal(**goals[dataset]) for dataset in ("cifar10", "cifar100")]
@@ -100,7 +100,7 @@ def as_markdown() -> str:
 
 
 def results(runs: Iterable[Run]) -> str:
-    """What finished runs of recipes reached beside what was published, and how many had other settings than it says."""
+    """Finished runs of recipes compared with the published results, and the number of runs with other settings."""
     followed: dict[tuple[str, str], list[Run]] = {}
     others = 0
     for run in runs:
@@ -149,7 +149,7 @@ def verdict(difference: float, tolerance: float) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m engine.recipes", description="Print every recipe.")
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    help_ = "in place of that, what runs reached beside what was published; below outputs and multirun if none is given"
+    help_ = "instead, compare runs with the published results; searches outputs and multirun if none is given"
     parser.add_argument("--results", nargs="*", type=Path, metavar="DIRECTORY", help=help_)
     arguments = parser.parse_args()
     if arguments.results is None:

@@ -8,7 +8,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from engine.config.options import CONF, INSTALLED
+from engine.config.did_you_mean import CONF, INSTALLED
 
 
 class InstalledLaunchers(SearchPathPlugin):

@@ -17,7 +17,7 @@ from engine.sweep.joblib_workers import ForwardedStop, WorkerTask
 
 try:
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
-except ImportError:  # not installed: engine/config/options.py refuses hydra/launcher=joblib
+except ImportError:  # not installed: engine/config/did_you_mean.py refuses hydra/launcher=joblib
     from hydra.plugins.launcher import Launcher as JoblibLauncher
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
-except ImportError:  # not installed: engine/config/options.py refuses hydra/launcher=submitit_...
+except ImportError:  # not installed: engine/config/did_you_mean.py refuses hydra/launcher=submitit_...
     from hydra.plugins.launcher import Launcher as BaseSubmititLauncher
 
 ROOT = Path(__file__).resolve().parents[1]

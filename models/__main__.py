@@ -11,7 +11,7 @@ from engine.run.console import echo
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 HEAD = re.compile(
-    r"# (?P<title>.+?)\. (?P<authors>.+), (?P<year>\d{4}), (?P<place>.+)\.\n"
+    r"# (?P<title>.+?)\. (?P<authors>.+), (?P<year>\d{4}), (?P<venue>.+)\.\n"
     r"# 10 classes: (?P<parameters>[\d,]+) parameters, (?P<multiply_adds>[\d,]+) multiply-adds; 100: .+\.\n"
 )
 
@@ -26,7 +26,7 @@ class Entry:
     multiply_adds: int
     authors: str
     year: int
-    place: str
+    venue: str
 
 
 def entries() -> Iterator[Entry]:
@@ -48,7 +48,7 @@ def as_text() -> str:
     rows = [("name", "parameters", "multiply-adds", "year", "paper")]
     for entry in entries():
         counts = (f"{entry.parameters:,}", f"{entry.multiply_adds:,}")
-        rows.append((entry.name, *counts, str(entry.year), f"{entry.authors}, {entry.place}"))
+        rows.append((entry.name, *counts, str(entry.year), f"{entry.authors}, {entry.venue}"))
     others = {file.stem for file in CONF.glob("*.yaml")} - {entry.name for entry in entries()}
     return "\n".join([*tables.aligned(rows, "lrrll"), *sorted(others)])
 
@@ -58,7 +58,7 @@ def as_markdown() -> str:
     rows = [("`model=`", "network", "parameters", "multiply-adds", "paper")]
     for entry in entries():
         counts = (f"{entry.parameters:,}", f"{entry.multiply_adds:,}")
-        rows.append((f"`{entry.name}`", entry.title, *counts, f"{entry.authors}, {entry.year}, {entry.place}"))
+        rows.append((f"`{entry.name}`", entry.title, *counts, f"{entry.authors}, {entry.year}, {entry.venue}"))
     return tables.as_markdown(rows, "llrrl")
 
 

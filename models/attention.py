@@ -2,8 +2,8 @@
 
 Each is built as `Module(channels, size)`, where `size` is the side of its feature maps for a 32x32
 image, and maps [B, C, H, W] to [B, C, H, W]. SE, CBAM and GE end the residual branch of a block
-(`block_attention`); BAM follows a stage (`stage_attention`). Every module works in either place.
-`gate` returns the attention weights; CBAM has two gates, `channel_gate` and `place_gate`.
+(`block_attention`); BAM follows a stage (`stage_attention`). Every module works in both.
+`gate` returns the attention weights; CBAM has two gates, `channel_gate` and `spatial_gate`.
 
 SE    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv 1709.01507.
 BAM   Park, Woo, Lee and Kweon, "BAM: Bottleneck Attention Module", BMVC 2018, arXiv 1807.06514.
@@ -126,13 +126,13 @@ class ConvBlockAttention(nn.Module):
         scores = [self.channel(pooled.flatten(1)) for pooled in self.pool(x, (2, 3))]
         return sum(scores).sigmoid()[:, :, None, None]
 
-    def place_gate(self, x: Tensor) -> Tensor:
+    def spatial_gate(self, x: Tensor) -> Tensor:
         """The weights of the positions, between 0 and 1; x is already channel-gated. [B, C, H, W] -> [B, 1, H, W]."""
         return self.spatial(torch.cat(self.pool(x, (1,)), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.channel_gate(x)
-        return x * self.place_gate(x)
+        return x * self.spatial_gate(x)
 
 
 class GatherExcite(nn.Module):

@@ -3,10 +3,11 @@
 Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional Networks", CVPR 2017,
 arXiv 1608.06993.
 
-DenseNet-BC-100 and 190 are the networks of sec. 3 for CIFAR: three blocks with bottlenecks (B) and
-compression (C). DenseNet-121 to 201 have the four blocks of table 1, with a single 3x3 convolution as
-stem in place of the 7x7, BN, ReLU and max pooling. New channels are appended after the old ones, and
-a transition has a ReLU, both as in the authors' code.
+DenseNet-BC-100 and 190 are the networks of sec. 3 for CIFAR: three dense blocks with bottlenecks (B) and
+compression (C). DenseNet-121 to 201 have the four dense blocks of table 1. Their stem is a single 3x3
+convolution; it replaces the 7x7 convolution, BN, ReLU and max pooling. As in the authors' code, each
+layer concatenates its new channels after its input channels, and a transition contains a ReLU, which
+the paper does not mention.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ from models.layers import Checkpointed, Head, initialize_he, require_size
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 1x1 to 4k, BN, ReLU, 3x3 to k, dropout; appended to the input. [B, C, H, W] -> [B, C + k, H, W]."""
+    """BN, ReLU, 1x1 to 4k channels, BN, ReLU, 3x3 to k channels, dropout; concatenated to the input.
+
+    k is `growth_rate`. [B, C, H, W] -> [B, C + k, H, W].
+    """
 
     def __init__(self, in_channels: int, growth_rate: int, dropout: float):
         super().__init__()
@@ -49,7 +53,10 @@ class Transition(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """A DenseNet-BC for small images; `depths` are the dense layers of each block, `growth_rate` the paper's k.
+    """A DenseNet-BC for small images.
+
+    `depths` gives the number of dense layers of each stage; `growth_rate` is k in the paper. Each stage is a
+    dense block and a transition; the last stage has no transition.
 
     | layer       | DenseNet-BC-100, k=12   | DenseNet-121, k=32      |
     | ----------- | ----------------------- | ----------------------- |
@@ -58,10 +65,11 @@ class DenseNet(nn.Module):
     | stages[1]   | [B, 150, 8, 8]          | [B, 256, 8, 8]          |
     | stages[2]   | [B, 342, 8, 8]          | [B, 512, 4, 4]          |
     | stages[3]   |                         | [B, 1024, 4, 4]         |
-    | closing     | BN, ReLU                | BN, ReLU                |
+    | closing     | [B, 342, 8, 8]          | [B, 1024, 4, 4]         |
     | head        | [B, K]                  | [B, K]                  |
 
-    Each stage but the last ends with a transition that keeps the fraction `compression` of its channels.
+    A transition multiplies the number of channels by `compression`, rounded down. `closing` is the last BN
+    and ReLU.
     `dropout` follows each 3x3 convolution (sec. 3). `gradient_checkpointing` recomputes the activations within
     dense layers in the backward pass, as in the authors' technical report (Pleiss et al. 2017, arXiv
     1707.06990).

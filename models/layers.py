@@ -183,8 +183,8 @@ class DropPath(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """The position of a residual block: stage, stride, side of its output for a 32x32 image, and its drop rates."""
+class BlockSettings:
+    """What a residual block's position decides: stage, stride, output size for a 32x32 image, and drop rates."""
 
     stage: int
     is_first: bool
@@ -194,15 +194,15 @@ class Place:
     shake_drop: float = 0.0
     drop_block: DropBlock | None = None
 
-    def dropping(self, module: nn.Module) -> nn.Module:
+    def with_drop_block(self, module: nn.Module) -> nn.Module:
         """The module, followed by DropBlock in the stages that use it."""
         return nn.Sequential(module, self.drop_block) if self.drop_block else module
 
 
-def places(
+def block_settings(
     depths: Sequence[int], *, drop_path: float = 0.0, shake_drop: float = 0.0, drop_block: DropBlock | None = None
-) -> Iterator[Place]:
-    """The places of all blocks, `depths[i]` in stage i; the first block of each stage but the first has stride 2.
+) -> Iterator[BlockSettings]:
+    """The parameters of all blocks, `depths[i]` in stage i; the first block of each stage but the first has stride 2.
 
     The rates of stochastic depth and of ShakeDrop increase linearly with depth to the given ones (Huang et al.
     2016, sec. 3). DropBlock is used in the last stage, and at a quarter of its rate in the one before it.
@@ -214,7 +214,7 @@ def places(
         for position in range(depth):
             number += 1
             way = number / sum(depths)
-            yield Place(
+            yield BlockSettings(
                 stage=stage,
                 is_first=position == 0,
                 stride=2 if stage > 0 and position == 0 else 1,
@@ -225,13 +225,13 @@ def places(
             )
 
 
-def branch_end(channels: int, place: Place, attention: Attention | None) -> list[nn.Module]:
+def branch_end(channels: int, settings: BlockSettings, attention: Attention | None) -> list[nn.Module]:
     """What ends a branch: DropBlock, attention (Hu et al. 2017, arXiv 1709.01507, fig. 3), drop path, shake."""
     return [
-        *([place.drop_block] if place.drop_block else []),
-        *([attention(channels, place.size)] if attention else []),
-        *([DropPath(place.drop_path)] if place.drop_path else []),
-        *([ShakeDrop(place.shake_drop)] if place.shake_drop else []),
+        *([settings.drop_block] if settings.drop_block else []),
+        *([attention(channels, settings.size)] if attention else []),
+        *([DropPath(settings.drop_path)] if settings.drop_path else []),
+        *([ShakeDrop(settings.shake_drop)] if settings.shake_drop else []),
     ]
 
 

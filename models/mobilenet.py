@@ -6,9 +6,10 @@ v2  Sandler, Howard, Zhu, Zhmoginov and Chen, "MobileNetV2: Inverted Residuals a
     Bottlenecks", CVPR 2018, arXiv 1801.04381, table 2.
 v3  Howard et al., "Searching for MobileNetV3", ICCV 2019, arXiv 1905.02244, tables 1 and 2.
 
-A depthwise separable k x k convolution costs 1/N + 1/k^2 of the multiply-adds of a standard one with N
-output channels (v1, sec. 3.1). For 32x32 images the stem has stride 1, and in v2 also the second stage;
-v1 and v3 end with 2x2 maps, v2 with 4x4. `width` is the width multiplier.
+A depthwise separable k x k convolution with N output channels needs only the fraction 1/N + 1/k^2 of
+the multiply-adds of a standard convolution (v1, sec. 3.1). For 32x32 images the stem has stride 1 in
+place of 2; in v2 the second stage has stride 1 as well. The last feature maps are 2x2 in v1 and v3, and
+4x4 in v2. `width` is the width multiplier.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,10 @@ def unit(
     depthwise: bool = False,
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
 ) -> nn.Sequential:
-    """Convolution, BN, activation. [B, C, H, W] -> [B, out_channels, H/s, W/s]."""
+    """Convolution, BN, activation. [B, C, H, W] -> [B, out_channels, H/s, W/s].
+
+    With `depthwise`, `out_channels` must equal `in_channels`.
+    """
     padding = kernel // 2
     if depthwise:
         convolution = depthwise_conv(in_channels, kernel, stride, padding)
@@ -40,22 +44,24 @@ def unit(
 
 
 def to_multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, but at least 8 and at least 0.9 * channels, as in the authors' code."""
+    """Round to the nearest multiple of 8, at least 8; if that is more than 10 % less, add 8 (the authors' code)."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class MobileNetV1(nn.Module):
-    """MobileNet v1 for small images: after the stem thirteen pairs of 3x3 depthwise and 1x1, each with BN and ReLU.
+    """MobileNet v1 for small images.
+
+    The stem is followed by 13 pairs of a 3x3 depthwise and a 1x1 convolution; BN and ReLU follow each convolution.
 
     | layer                                              | output for a 32x32 image |
     | -------------------------------------------------- | ------------------------ |
     | stem: 3x3                                          | [B, 32, 32, 32]          |
-    | stages: widths 64, 128, 256, 512, 1024             | [B, 1024, 2, 2]          |
+    | stages: channels 64, 128, 256, 512, 1024           | [B, 1024, 2, 2]          |
     | head                                               | [B, K]                   |
 
-    The last stride of the paper's table, 2 at 1024 channels, is a misprint for 1. `dropout` is
-    applied before the last layer; the paper has none.
+    In the paper's table the last depthwise convolution, of 1024 channels, has stride 2; this is a misprint,
+    since its input and output are both 7x7. `dropout` is applied before the last layer; the paper uses no dropout.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3, width: float, dropout: float = 0.0):
@@ -80,7 +86,11 @@ class MobileNetV1(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """v3's form: global average, 1x1 to a quarter, ReLU, 1x1 back, hard sigmoid, scale. [B, C, H, W] -> the same."""
+    """Scale each channel by a weight between 0 and 1 (v3, sec. 5.3). [B, C, H, W] -> [B, C, H, W].
+
+    The weights come from global average pooling, a 1x1 convolution to C/4 channels (rounded to a multiple of
+    8), ReLU, a 1x1 convolution to C channels and hard sigmoid.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -100,7 +110,8 @@ class SqueezeExcitation(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expand, depthwise, optional squeeze and excitation, 1x1 without activation; plus input if shapes match.
 
-    [B, C, H, W] -> [B, out_channels, H/s, W/s]. There is no expansion if it would not widen.
+    [B, C, H, W] -> [B, out_channels, H/s, W/s]. `expanded` is the number of channels after the first 1x1
+    convolution, which is left out if it equals `in_channels`.
     """
 
     def __init__(
@@ -132,7 +143,7 @@ class InvertedResidual(nn.Module):
         return x + self.residual(x) if self.adds_input else self.residual(x)
 
 
-# Expansion, width, depth, stride of the first block. One row per stage.
+# One row per stage: expansion, output channels, number of blocks, stride of the first block (1 in the others).
 V2_STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -150,11 +161,11 @@ class MobileNetV2(nn.Module):
     | layer                                                 | output for a 32x32 image |
     | ----------------------------------------------------- | ------------------------ |
     | stem: 3x3                                             | [B, 32, 32, 32]          |
-    | stages: widths 16, 24, 32, 64, 96, 160, 320           | [B, 320, 4, 4]           |
-    | closing: 1x1                                          | [B, 1280, 4, 4]          |
+    | stages: channels 16, 24, 32, 64, 96, 160, 320         | [B, 320, 4, 4]           |
+    | closing: the last 1x1                                 | [B, 1280, 4, 4]          |
     | head                                                  | [B, K]                   |
 
-    `dropout` is applied before the last layer; the authors' code has 0.2.
+    `dropout` is applied before the last layer; the authors' code uses 0.2.
     """
 
     def __init__(
@@ -175,7 +186,8 @@ class MobileNetV2(nn.Module):
             stage, out_channels = nn.Sequential(), to_multiple_of_8(base * width)
             for position in range(depth):
                 number += 1
-                stride, rate = first_stride if position == 0 else 1, drop_path * (number / total)
+                stride = first_stride if position == 0 else 1
+                rate = drop_path * (number / total)  # increases linearly with depth
                 stage.append(
                     InvertedResidual(channels, expansion * channels, out_channels, 3, stride, nn.ReLU6, drop_path=rate)
                 )
@@ -191,7 +203,7 @@ class MobileNetV2(nn.Module):
         return self.head(self.closing(self.stages(self.stem(images))))
 
 
-# Kernel, expanded width, width, squeeze and excitation, activation, stride. One row per block.
+# One row per block: kernel size, expanded channels, output channels, squeeze and excitation, activation, stride.
 V3_ROWS = {
     "large": (
         (3, 16, 16, False, nn.ReLU, 1),
@@ -233,11 +245,12 @@ class MobileNetV3(nn.Module):
     | layer                                | large, 32x32 image | small, 32x32 image |
     | ------------------------------------ | ------------------ | ------------------ |
     | stem: 3x3, hard swish                | [B, 16, 32, 32]    | [B, 16, 32, 32]    |
-    | stages: 15 or 11 inverted residuals  | [B, 160, 2, 2]     | [B, 96, 2, 2]      |
-    | closing: 1x1, hard swish             | [B, 960, 2, 2]     | [B, 576, 2, 2]     |
-    | head: 1280 or 1024, hard swish       | [B, K]             | [B, K]             |
+    | stages: 15 or 11 blocks, one by one  | [B, 160, 2, 2]     | [B, 96, 2, 2]      |
+    | closing: the last 1x1, hard swish    | [B, 960, 2, 2]     | [B, 576, 2, 2]     |
+    | head: hidden layer, hard swish       | [B, K]             | [B, K]             |
 
-    `dropout` is applied before the last layer; the authors' code has 0.2.
+    The hidden layer of the head has 1280 units (large) or 1024 (small).
+    `dropout` is applied before the last layer; the authors' code uses 0.2.
     """
 
     def __init__(
@@ -272,13 +285,14 @@ class MobileNetV3(nn.Module):
                 )
             )
             channels = out_channels
-        closing_width, hidden = 6 * channels, to_multiple_of_8(V3_HIDDEN[size] * width)
+        closing_width = 6 * channels  # 960 (large) or 576 (small), as in the paper
+        hidden = to_multiple_of_8(V3_HIDDEN[size] * width)
         self.closing = unit(channels, closing_width, 1, 1, nn.Hardswish, norm=norm)
         self.head = nn.Sequential(
             nn.Linear(closing_width, hidden), nn.Hardswish(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
         initialize_he(self)
-        nn.init.normal_(self.head[-1].weight, std=0.01)
+        nn.init.normal_(self.head[-1].weight, std=0.01)  # as initialize_he does in `Head`
 
     def forward(self, images: Tensor) -> Tensor:
         require_size(images)

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.drop_block import DropBlock
-from models.layers import Attention, Checkpointed, Head, Place, branch_end, initialize_he, places, require_size
+from models.layers import (
+    Attention,
+    BlockSettings,
+    Checkpointed,
+    Head,
+    block_settings,
+    branch_end,
+    initialize_he,
+    require_size,
+)
 
 ActivationOrder = Literal[
     "original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "full_preactivation"
@@ -94,7 +103,7 @@ class PreActivationBlock(nn.Module):
         self,
         in_channels: int,
         width: int,
-        place: Place,
+        settings: BlockSettings,
         *,
         expansion: int,
         order: ActivationOrder,
@@ -106,30 +115,30 @@ class PreActivationBlock(nn.Module):
         out_channels = expansion * width
         convolutions = (
             [
-                nn.Conv2d(in_channels, width, 3, place.stride, padding=1, bias=False),
+                nn.Conv2d(in_channels, width, 3, settings.stride, padding=1, bias=False),
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
             ]
             if expansion == 1
             else [
                 nn.Conv2d(in_channels, width, 1, bias=False),
-                nn.Conv2d(width, width, 3, place.stride, padding=1, bias=False),
+                nn.Conv2d(width, width, 3, settings.stride, padding=1, bias=False),
                 nn.Conv2d(width, out_channels, 1, bias=False),
             ]
         )
         before, closing, after = ORDERS[order]
         self.before = activation(before, in_channels)
-        self.activates_shortcut = place.is_first
+        self.activates_shortcut = settings.is_first
         *inner, last = convolutions
-        self.residual = nn.Sequential(place.dropping(inner[0]))
-        for position, convolution in enumerate([*map(place.dropping, inner[1:]), last]):
+        self.residual = nn.Sequential(settings.with_drop_block(inner[0]))
+        for position, convolution in enumerate([*map(settings.with_drop_block, inner[1:]), last]):
             self.residual.extend(activation("BN ReLU", width))
             if dropout and position == 0:
                 self.residual.append(nn.Dropout(dropout))
             self.residual.append(convolution)
-        self.residual.extend([*activation(closing, out_channels), *branch_end(out_channels, place, attention)])
-        same_shape = place.stride == 1 and in_channels == out_channels
-        self.shortcut = place.dropping(
-            nn.Identity() if same_shape else nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False)
+        self.residual.extend([*activation(closing, out_channels), *branch_end(out_channels, settings, attention)])
+        same_shape = settings.stride == 1 and in_channels == out_channels
+        self.shortcut = settings.with_drop_block(
+            nn.Identity() if same_shape else nn.Conv2d(in_channels, out_channels, 1, settings.stride, bias=False)
         )
         self.addition = Addition(shortcut if same_shape else "identity", out_channels)
         self.after = activation(after, out_channels)
@@ -187,13 +196,13 @@ class PreResNet(nn.Module):
         )
         self.stages = nn.Sequential(*(Checkpointed(enabled=gradient_checkpointing) for _ in widths))
         channels = stem_width
-        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
-            width = widths[place.stage]
-            self.stages[place.stage].append(
+        for settings in block_settings(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
+            width = widths[settings.stage]
+            self.stages[settings.stage].append(
                 PreActivationBlock(
                     channels,
                     width,
-                    place,
+                    settings,
                     expansion=expansion,
                     order=activation_order,
                     shortcut=shortcut,

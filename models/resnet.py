@@ -1,12 +1,13 @@
-"""ResNets: those for CIFAR, and those for ImageNet with a smaller stem.
+"""ResNets for CIFAR, and the ResNets for ImageNet with a smaller stem.
 
 He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385.
 
-ResNet-20 to 1202 are the networks of sec. 4.2: three stages of 16, 32 and 64 channels. ResNet-18 to
-152 have the four stages of table 1 (64 to 512 channels). Their stem is one 3x3 convolution of stride 1
-in place of the 7x7 of stride 2 and the max pooling, which would reduce 32x32 pixels to 8x8. A
-bottleneck block has its stride in the 3x3 convolution, as in fb.resnet.torch and torchvision, in the
-paper in the first 1x1; parameters are the same.
+ResNet-20, 32, 44, 56, 110 and 1202 are the networks for CIFAR of sec. 4.2, with three stages of 16, 32
+and 64 channels. ResNet-18, 34, 50, 101 and 152 are the networks for ImageNet of table 1, with four stages
+of width 64 to 512. Their stem is one 3x3 convolution with stride 1: the paper's stem, a 7x7 convolution
+with stride 2 and a max pooling, would reduce a 32x32 image to 8x8. In a bottleneck block the 3x3
+convolution does the downsampling, as in fb.resnet.torch and torchvision; in the paper the first 1x1
+convolution does. The number of parameters is the same.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.drop_block import DropBlock
-from models.layers import Attention, Checkpointed, Head, Place, branch_end, initialize_he, places, require_size
+from models.layers import (
+    Attention,
+    BlockSettings,
+    Checkpointed,
+    Head,
+    block_settings,
+    branch_end,
+    initialize_he,
+    require_size,
+)
 
 Shortcut = Literal["A", "A_symmetric", "B", "C"]
 
@@ -40,9 +50,10 @@ class ZeroPadShortcut(nn.Module):
 def make_shortcut(option: Shortcut, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """The shortcuts of sec. 4.1.
 
-    A pads with zero channels where shapes change: after the existing ones, as in fb.resnet.torch, or half
-    before and half after ("A_symmetric"), as in some ports, for their weights. B projects where shapes
-    change, C everywhere.
+    "A": where the shape changes, zero channels are appended, as in fb.resnet.torch. "A_symmetric": half of
+    the zero channels are added before the existing ones and half after. Some other implementations do
+    this; use it to load their weights. "B": 1x1 convolution and BN where the shape changes. "C": 1x1
+    convolution and BN everywhere.
     """
     same_shape = stride == 1 and in_channels == out_channels
     if same_shape and option != "C":
@@ -58,17 +69,19 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, place: Place, shortcut: Shortcut, attention: Attention | None):
+    def __init__(
+        self, in_channels: int, width: int, settings: BlockSettings, shortcut: Shortcut, attention: Attention | None
+    ):
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, place.stride, padding=1, bias=False),
+            nn.Conv2d(in_channels, width, 3, settings.stride, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            place.dropping(nn.ReLU()),
+            settings.with_drop_block(nn.ReLU()),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            *branch_end(width, place, attention),
+            *branch_end(width, settings, attention),
         )
-        self.shortcut = place.dropping(make_shortcut(shortcut, in_channels, width, place.stride))
+        self.shortcut = settings.with_drop_block(make_shortcut(shortcut, in_channels, width, settings.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -79,21 +92,23 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, place: Place, shortcut: Shortcut, attention: Attention | None):
+    def __init__(
+        self, in_channels: int, width: int, settings: BlockSettings, shortcut: Shortcut, attention: Attention | None
+    ):
         super().__init__()
         out_channels = self.expansion * width
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, width, 1, bias=False),
             nn.BatchNorm2d(width),
-            place.dropping(nn.ReLU()),
-            nn.Conv2d(width, width, 3, place.stride, padding=1, bias=False),
+            settings.with_drop_block(nn.ReLU()),
+            nn.Conv2d(width, width, 3, settings.stride, padding=1, bias=False),
             nn.BatchNorm2d(width),
-            place.dropping(nn.ReLU()),
+            settings.with_drop_block(nn.ReLU()),
             nn.Conv2d(width, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
-            *branch_end(out_channels, place, attention),
+            *branch_end(out_channels, settings, attention),
         )
-        self.shortcut = place.dropping(make_shortcut(shortcut, in_channels, out_channels, place.stride))
+        self.shortcut = settings.with_drop_block(make_shortcut(shortcut, in_channels, out_channels, settings.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -111,9 +126,10 @@ class ResNet(nn.Module):
     | stages[3]   |                         | [B, 2048, 4, 4]         |
     | head        | [B, K]                  | [B, K]                  |
 
-    `block_attention` ends each residual branch, `stage_attention` each stage but the last
-    (models/attention.py). `gradient_checkpointing` recomputes the activations within blocks in the backward pass.
-    `dropout` is applied before the last layer; the paper has none.
+    `block_attention` is added at the end of each residual branch, before drop path and ShakeDrop;
+    `stage_attention` at the end of each stage except the last (models/attention.py).
+    `gradient_checkpointing` recomputes the activations within blocks in the backward pass.
+    `dropout` is applied before the last layer; the paper uses no dropout.
     """
 
     def __init__(
@@ -134,19 +150,20 @@ class ResNet(nn.Module):
         drop_block: DropBlock | None = None,
     ):
         super().__init__()
-        make_block = {"basic": BasicBlock, "bottleneck": Bottleneck}[block]
+        block_class = {"basic": BasicBlock, "bottleneck": Bottleneck}[block]
         channels = widths[0]
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
         self.stages = nn.Sequential(*(Checkpointed(enabled=gradient_checkpointing) for _ in widths))
-        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
-            width = widths[place.stage]
-            self.stages[place.stage].append(make_block(channels, width, place, shortcut, block_attention))
-            channels = make_block.expansion * width
+        for settings in block_settings(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
+            width = widths[settings.stage]
+            self.stages[settings.stage].append(block_class(channels, width, settings, shortcut, block_attention))
+            channels = block_class.expansion * width
         if stage_attention:
             for index, stage in enumerate(self.stages[:-1]):
-                stage.append(stage_attention(make_block.expansion * widths[index], 32 // 2**index))
+                size = 32 // 2**index  # of the feature maps for a 32x32 image
+                stage.append(stage_attention(block_class.expansion * widths[index], size))
         self.head = Head(channels, num_classes, dropout=dropout)
         initialize_he(self)
 

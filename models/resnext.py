@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.drop_block import DropBlock
-from models.layers import Attention, Head, Place, branch_end, initialize_he, places, require_size
+from models.layers import Attention, BlockSettings, Head, block_settings, branch_end, initialize_he, require_size
 
 
 class ResNeXtBlock(nn.Module):
@@ -31,7 +31,7 @@ class ResNeXtBlock(nn.Module):
         in_channels: int,
         inner_channels: int,
         out_channels: int,
-        place: Place,
+        settings: BlockSettings,
         cardinality: int,
         attention: Attention | None,
     ):
@@ -39,20 +39,20 @@ class ResNeXtBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, inner_channels, 1, bias=False),
             nn.BatchNorm2d(inner_channels),
-            place.dropping(nn.ReLU()),
-            nn.Conv2d(inner_channels, inner_channels, 3, place.stride, padding=1, groups=cardinality, bias=False),
+            settings.with_drop_block(nn.ReLU()),
+            nn.Conv2d(inner_channels, inner_channels, 3, settings.stride, padding=1, groups=cardinality, bias=False),
             nn.BatchNorm2d(inner_channels),
-            place.dropping(nn.ReLU()),
+            settings.with_drop_block(nn.ReLU()),
             nn.Conv2d(inner_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
-            *branch_end(out_channels, place, attention),
+            *branch_end(out_channels, settings, attention),
         )
         shortcut = nn.Identity()
-        if place.stride != 1 or in_channels != out_channels:
+        if settings.stride != 1 or in_channels != out_channels:
             shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, settings.stride, bias=False), nn.BatchNorm2d(out_channels)
             )
-        self.shortcut = place.dropping(shortcut)
+        self.shortcut = settings.with_drop_block(shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))
@@ -96,10 +96,10 @@ class ResNeXt(nn.Module):
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
-        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
-            inner_channels, out_channels = cardinality * width * 2**place.stage, 256 * 2**place.stage
-            self.stages[place.stage].append(
-                ResNeXtBlock(channels, inner_channels, out_channels, place, cardinality, block_attention)
+        for settings in block_settings(depths, drop_path=drop_path, shake_drop=shake_drop, drop_block=drop_block):
+            inner_channels, out_channels = cardinality * width * 2**settings.stage, 256 * 2**settings.stage
+            self.stages[settings.stage].append(
+                ResNeXtBlock(channels, inner_channels, out_channels, settings, cardinality, block_attention)
             )
             channels = out_channels
         if stage_attention:

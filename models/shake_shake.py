@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, Place, initialize_he, places, require_size
+from models.layers import BlockSettings, Head, block_settings, initialize_he, require_size
 
 Mixing = Literal["shake", "even"]
 BackwardMixing = Literal["shake", "even", "keep"]
@@ -55,7 +55,7 @@ class ShakeShakeBlock(nn.Module):
         self,
         in_channels: int,
         width: int,
-        place: Place,
+        settings: BlockSettings,
         *,
         forward_mixing: Mixing,
         backward_mixing: BackwardMixing,
@@ -66,7 +66,7 @@ class ShakeShakeBlock(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),
-                nn.Conv2d(in_channels, width, 3, place.stride, padding=1, bias=False),
+                nn.Conv2d(in_channels, width, 3, settings.stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
@@ -75,8 +75,8 @@ class ShakeShakeBlock(nn.Module):
             for _ in range(2)
         )
         self.shortcut = nn.Identity()
-        if place.stride != 1 or in_channels != width:
-            self.shortcut = TwoPathShortcut(in_channels, width, place.stride)
+        if settings.stride != 1 or in_channels != width:
+            self.shortcut = TwoPathShortcut(in_channels, width, settings.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = (branch(x) for branch in self.branches)
@@ -126,13 +126,13 @@ class ShakeShake(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
         channels = 16
-        for place in places(depths):
-            out_channels = width * 2**place.stage
-            self.stages[place.stage].append(
+        for settings in block_settings(depths):
+            out_channels = width * 2**settings.stage
+            self.stages[settings.stage].append(
                 ShakeShakeBlock(
                     channels,
                     out_channels,
-                    place,
+                    settings,
                     forward_mixing=forward_mixing,
                     backward_mixing=backward_mixing,
                     level=level,

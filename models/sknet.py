@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvUnit, Float32Conv2d, Head, Place, branch_end, initialize_he, places, require_size
+from models.layers import (
+    BlockSettings,
+    ConvUnit,
+    Float32Conv2d,
+    Head,
+    block_settings,
+    branch_end,
+    initialize_he,
+    require_size,
+)
 
 
 class SelectiveKernel(nn.Module):
@@ -73,7 +82,7 @@ class SKBlock(nn.Module):
         in_channels: int,
         inner_channels: int,
         out_channels: int,
-        place: Place,
+        settings: BlockSettings,
         *,
         kernels: Sequence[int],
         dilations: Sequence[int],
@@ -87,7 +96,7 @@ class SKBlock(nn.Module):
             SelectiveKernel(
                 inner_channels,
                 inner_channels,
-                place.stride,
+                settings.stride,
                 kernels=kernels,
                 dilations=dilations,
                 groups=groups,
@@ -96,12 +105,12 @@ class SKBlock(nn.Module):
             ),
             nn.Conv2d(inner_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
-            *branch_end(out_channels, place, None),
+            *branch_end(out_channels, settings, None),
         )
         self.shortcut = nn.Identity()
-        if place.stride != 1 or in_channels != out_channels:
+        if settings.stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, place.stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, settings.stride, bias=False), nn.BatchNorm2d(out_channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,14 +154,14 @@ class SKNet(nn.Module):
         channels = 64
         self.stem = ConvUnit(in_channels, channels, 3)
         self.stages = nn.Sequential(*(nn.Sequential() for _ in depths))
-        for place in places(depths, drop_path=drop_path, shake_drop=shake_drop):
-            inner_channels, out_channels = width * 2**place.stage, 256 * 2**place.stage
-            self.stages[place.stage].append(
+        for settings in block_settings(depths, drop_path=drop_path, shake_drop=shake_drop):
+            inner_channels, out_channels = width * 2**settings.stage, 256 * 2**settings.stage
+            self.stages[settings.stage].append(
                 SKBlock(
                     channels,
                     inner_channels,
                     out_channels,
-                    place,
+                    settings,
                     kernels=kernels,
                     dilations=dilations,
                     groups=groups,

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from engine.config.check import check
 from engine.config.command import initialized, refuse_flag, register_resolvers
-from engine.config.options import CONF
+from engine.config.did_you_mean import CONF
 from engine.config.overrides import MISTAKES, jobs
 from engine.config.resume import with_resumed
 from engine.config.schedule import dataset_facts, learning_rate_scale, make_schedule, steps_per_epoch
@@ -77,13 +77,13 @@ def main() -> None:
     except MISTAKES as error:
         exit_with_error(error)
     x, y = axes(curves, configs, log=arguments.log)
-    say([f"learning rate by epoch {title(chosen)}".rstrip(), *terminal(curves, x, y), ""])
-    say([*table(curves), *notes(configs), ""])
+    print_lines([f"learning rate by epoch {title(chosen)}".rstrip(), *terminal(curves, x, y), ""])
+    print_lines([*table(curves), *notes(configs), ""])
     try:
         draw(curves, x, y, title=title(chosen), file=arguments.png)
     except OSError as error:
         exit_with_error(error)
-    say([f"figure: {arguments.png}"])
+    print_lines([f"figure: {arguments.png}"])
 
 
 def curve(config: DictConfig, name: str) -> Curve:
@@ -220,7 +220,7 @@ def draw(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, file: Path) -
     plot.save(canvas, file)
 
 
-def say(lines: Sequence[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
     """Print the lines."""
     echo(printable("\n".join(lines), sys.stdout.encoding))
 

@@ -5,7 +5,7 @@ the numbers for all images of an epoch at once, so that an augmented image depen
 the epoch and the image, not on its batch, the process or the device, and an interrupted epoch can be
 resumed at any step.
 
-Operations always run in the order of PLACES, and at the same place in alphabetical order.
+Operations always run in the order of PHASES, and within a phase in alphabetical order.
 """
 
 from typing import ClassVar, Protocol
@@ -13,18 +13,18 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-# The order of operations. The last place is after normalisation, where 0 is the mean colour.
-PLACES = ("scale", "crop", "flip", "policy", "colour", "normalised")
+# The order of operations. The last phase is after normalisation, where 0 is the mean colour.
+PHASES = ("scale", "crop", "flip", "policy", "colour", "normalised")
 
 
 class Operation(Protocol):
     """The protocol of an image operation, with defaults for classes that inherit from it.
 
-    `draws` is the number of random numbers in [0, 1) per image, `place` one of PLACES. An `alternating`
+    `draws` is the number of random numbers in [0, 1) per image, `phase` one of PHASES. An `alternating`
     operation gets the same numbers u in even epochs, and 1 - u in odd ones.
     """
 
-    place: ClassVar[str]
+    phase: ClassVar[str]
     draws: ClassVar[int]
     alternating: bool = False
 
@@ -53,4 +53,4 @@ class Operation(Protocol):
 
 def in_order(operations: dict[str, Operation]) -> dict[str, Operation]:
     """The operations by name, in the order in which they run."""
-    return dict(sorted(operations.items(), key=lambda item: (PLACES.index(item[1].place), item[0])))
+    return dict(sorted(operations.items(), key=lambda item: (PHASES.index(item[1].phase), item[0])))

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from data.augmentation import PLACES, Operation, in_order
+from data.augmentation import PHASES, Operation, in_order
 from data.augmentation.random_crop import RandomCrop
 from data.augmentation.random_flip import RandomFlip
 from data.dataset import DataError
@@ -40,7 +40,7 @@ def show(operation: Operation, images: Tensor, generator: torch.Generator) -> Te
     """Images after an operation, uint8 [B, C, H, W]; if it runs after normalisation, its input is in [-1, 1]."""
     uniform = torch.rand(len(images), operation.draws, generator=generator)
     operation = operation.prepared(images)
-    if operation.place != PLACES[-1]:
+    if operation.phase != PHASES[-1]:
         return operation(images, uniform)
     return (operation(images / 127.5 - 1, uniform) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
 

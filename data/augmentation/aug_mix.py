@@ -51,7 +51,7 @@ class AugMix(Operation):
     severity: int
     chains: int
     depth: int
-    place = "policy"
+    phase = "policy"
 
     @property
     def draws(self) -> int:

@@ -51,7 +51,7 @@ CHOSEN_LEVELS = torch.tensor([[level for _, _, level in pair] for pair in PAIRS]
 class AutoAugment(Operation):
     """A random pair of operations, each applied with its own probability and a random sign."""
 
-    place = "policy"
+    phase = "policy"
     draws = 5
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:

@@ -22,7 +22,7 @@ class ColorJitter(Operation):
     contrast: float
     saturation: float
     hue: float
-    place = "colour"
+    phase = "colour"
     draws = 4
 
     def transform(self, images: Tensor, uniform: Tensor) -> Tensor:

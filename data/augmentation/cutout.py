@@ -18,12 +18,14 @@ class Cutout(Operation):
     """Set a square of `length` pixels around a random pixel to 0, the mean colour of normalised images."""
 
     length: int
-    place = "normalised"
+    phase = "normalised"
     draws = 2
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
         """1 for the rows and columns of the square: float32 [B, H + W]."""
-        return torch.cat([self.hidden(place, size) for place, size in zip(uniform.T, shape[1:], strict=True)], dim=1)
+        return torch.cat(
+            [self.hidden(position, size) for position, size in zip(uniform.T, shape[1:], strict=True)], dim=1
+        )
 
     def hidden(self, uniform: Tensor, size: int) -> Tensor:
         """1 for the rows or columns of the square, whose centre is at uniform * size: float32 [B, size]."""

@@ -26,7 +26,7 @@ class PCAColor(Operation):
 
     strength: float
     axes: Tensor | None = None
-    place = "colour"
+    phase = "colour"
     draws = 3
 
     def prepared(self, images: Tensor) -> "PCAColor":

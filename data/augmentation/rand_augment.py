@@ -39,7 +39,7 @@ class RandAugment(Operation):
 
     operations: int
     magnitude: int
-    place = "policy"
+    phase = "policy"
 
     @property
     def draws(self) -> int:

@@ -25,7 +25,7 @@ class RandomCrop(Operation):
 
     padding: int
     padding_mode: str = "constant"
-    place = "crop"
+    phase = "crop"
     draws = 2
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
@@ -49,8 +49,8 @@ class RandomCrop(Operation):
         # F.pad has no reflection for uint8 on GPUs.
         for dimension in (2, 3):
             last = images.shape[dimension] - 1
-            place = torch.arange(-self.padding, last + self.padding + 1, device=images.device) % (2 * last)
-            images = images.index_select(dimension, last - (last - place).abs())
+            position = torch.arange(-self.padding, last + self.padding + 1, device=images.device) % (2 * last)
+            images = images.index_select(dimension, last - (last - position).abs())
         return images
 
 

@@ -32,7 +32,7 @@ class RandomErasing(Operation):
     largest: float
     aspect: float
     fill: str
-    place = "normalised"
+    phase = "normalised"
     draws = 4 + 2 * ATTEMPTS
 
     def __post_init__(self) -> None:

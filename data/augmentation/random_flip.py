@@ -21,7 +21,7 @@ class RandomFlip(Operation):
 
     probability: float
     alternating: bool = False
-    place = "flip"
+    phase = "flip"
     draws = 1
 
     def __post_init__(self) -> None:

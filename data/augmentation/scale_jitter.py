@@ -19,7 +19,7 @@ class ScaleJitter(Operation):
 
     smallest: float
     largest: float
-    place = "scale"
+    phase = "scale"
     draws = 3
 
     def __post_init__(self) -> None:
@@ -28,9 +28,11 @@ class ScaleJitter(Operation):
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:
         """The source coordinates of the rows and columns of the crop (see `source`): float32 [B, H + W]."""
-        factor, *places = uniform.T
+        factor, *positions = uniform.T
         factor = self.smallest + factor * (self.largest - self.smallest)
-        return torch.cat([source(factor, place, size) for place, size in zip(places, shape[1:], strict=True)], dim=1)
+        return torch.cat(
+            [source(factor, position, size) for position, size in zip(positions, shape[1:], strict=True)], dim=1
+        )
 
     def transform(self, images: Tensor, sources: Tensor) -> Tensor:
         rows, columns = sources.split(images.shape[2:], dim=1)
@@ -39,12 +41,12 @@ class ScaleJitter(Operation):
         return pixels.round_().to(torch.uint8)
 
 
-def source(factor: Tensor, place: Tensor, size: int) -> Tensor:
+def source(factor: Tensor, position: Tensor, size: int) -> Tensor:
     """The coordinates of the crop's pixels in the image, from -1 to 1 as in F.grid_sample.
 
-    factor, place (0 to 1): float32 [B] -> float32 [B, size].
+    factor, position (0 to 1): float32 [B] -> float32 [B, size].
     """
     enlarged = (factor * size).floor()
-    first = (place * (enlarged - size + 1)).floor()
+    first = (position * (enlarged - size + 1)).floor()
     pixel = torch.arange(size, device=factor.device) + 0.5
     return 2 * (first[:, None] + pixel) / enlarged[:, None] - 1

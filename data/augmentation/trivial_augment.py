@@ -32,7 +32,7 @@ SPACE = (  # (operation, first magnitude, last magnitude); identity, auto-contra
 class TrivialAugment(Operation):
     """One of all operations but invert, with one of 31 magnitudes and a random sign. There are no settings."""
 
-    place = "policy"
+    phase = "policy"
     draws = 3
 
     def make_params(self, uniform: Tensor, shape: torch.Size) -> Tensor:

@@ -22,5 +22,5 @@ def rotated(images: Tensor, degrees: float) -> Tensor:
     down, across = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
     y, x = down - (height - 1) / 2, across - (width - 1) / 2
     source_x, source_y = cosine * x - sine * y + (width - 1) / 2, sine * x + cosine * y + (height - 1) / 2
-    places = (place.expand(count, height, width) for place in (source_x, source_y))
-    return (255 * looked_up(as_numbers(images), *places, edge_twice=False)).round_().to(torch.uint8)
+    positions = (position.expand(count, height, width) for position in (source_x, source_y))
+    return (255 * looked_up(as_numbers(images), *positions, edge_twice=False)).round_().to(torch.uint8)

@@ -36,17 +36,17 @@ def published(root: str, names: Sequence[str], test: Images) -> Published:
 
     Raises DataError, which names the file that is missing, malformed, or of other images.
     """
-    place = user_path(root)
-    file = place / "labels.npy"
+    directory = user_path(root)
+    file = directory / "labels.npy"
     labels = array(file, (SEVERITIES * TEST_IMAGES,))
     if labels.dtype.kind not in "iu":
         raise DataError(f"{file} holds {labels.dtype}, not integers")
     if tuple(test.images.shape) != (TEST_IMAGES, 3, 32, 32):
         wanted = [TEST_IMAGES, 3, 32, 32]
-        raise DataError(f"{place} is for test images {wanted}, those of the network are {shape(test.images)}")
+        raise DataError(f"{directory} is for test images {wanted}, those of the network are {shape(test.images)}")
     if not (labels.reshape(SEVERITIES, TEST_IMAGES) == test.labels.cpu().numpy()).all():
         raise DataError(f"{file} has other labels than the network's test images")
-    return Published({name: pictures(place / f"{name}.npy", SEVERITIES * TEST_IMAGES) for name in names})
+    return Published({name: pictures(directory / f"{name}.npy", SEVERITIES * TEST_IMAGES) for name in names})
 
 
 def cifar10_1(root: str) -> Images | None:

@@ -11,7 +11,7 @@ from engine.config.identity import leaves
 from engine.device.device import describe_device
 from engine.device.flops import count_multiply_adds
 from engine.device.versions import git_revision, versions
-from engine.run.console import say
+from engine.run.console import logger
 
 # Settings of how a run is started, not hyperparameters.
 HOW = {"resume", "resume_force", "sweep", "sweep_on_error", "sweep_jobs_per_gpu", "sweep_estimate"}
@@ -60,19 +60,21 @@ def introduce(choices: dict[str, Any], seed: int, parts: Parts) -> dict[str, Any
         "versions": versions(),
         "git_revision": git_revision(),
     }
-    say(f"{facts['model']}: {facts['params']:,} parameters, {facts['multiply_adds'] / 1e6:,.1f} M multiply-adds")
-    say(
+    logger.info(
+        f"{facts['model']}: {facts['params']:,} parameters, {facts['multiply_adds'] / 1e6:,.1f} M multiply-adds"
+    )
+    logger.info(
         f"{facts['dataset']}: {facts['train_images']:,} images to train on, {facts['val_images']:,} to validate, "
         f"{facts['test_images']:,} to test, {facts['classes']} classes"
     )
     if facts["effective_lr"] != facts["lr"]:
-        say(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
+        logger.info(f"learning rate {facts['effective_lr']:.4g}: optimizer.lr={facts['lr']:g}, scaled with the batch")
     versions_and_batch = f"torch {facts['versions']['torch']}, batches of {facts['batch_size']:,}"
     where = f"{facts['device']} in {parts.ranks.size} processes" if parts.ranks.size > 1 else facts["device"]
-    say(f"{where}, {backend}, {versions_and_batch}, seed {seed}")
+    logger.info(f"{where}, {backend}, {versions_and_batch}, seed {seed}")
     if speeds:
         others = ", ".join(f"{way} {speed:,.0f}" for way, speed in speeds.items() if way != backend)
-        say(f"autotune chose {backend} with {speeds[backend]:,.0f} images/s forward and backward; {others}")
+        logger.info(f"autotune chose {backend} with {speeds[backend]:,.0f} images/s forward and backward; {others}")
     return facts
 
 

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from data.loader import EvalLoader, Normalize
-from engine.build.auto import possible_backends, set_up
+from engine.build.autotune import possible_backends, set_up
 from engine.build.objects import evaluation_loader, instantiate, network, plain, splits
 from engine.config.combinations import targets
-from engine.config.options import CONF
-from engine.device.precision import Precision
+from engine.config.did_you_mean import CONF
+from engine.device.amp import Precision
 from engine.evaluation.tta import Views, as_it_is, mean_logits
 from engine.training.checkpoint_file import CheckpointError, checkpoint_errors, chosen_weights
 from engine.training.checkpoint_validation import MOST_COUNTED, is_whole

@@ -175,7 +175,7 @@ class Loaders:
     """The loaders for training, for evaluation after each epoch (by metric prefix), and for the final test."""
 
     train: TrainLoader
-    after_epoch: dict[str, EvalLoader]
+    eval_loaders: dict[str, EvalLoader]
     test: EvalLoader
 
 
@@ -197,12 +197,12 @@ def loaders(config: DictConfig, splits: Splits, backend: Backend, ranks: Ranks =
         rank=ranks.rank,
         ranks=ranks.size,
     )
-    after_epoch = {"val": splits.val} if len(splits.val) else {}
+    eval_loaders = {"val": splits.val} if len(splits.val) else {}
     if config.trainer.clean_train_accuracy:
-        after_epoch["clean_train"] = train_images
+        eval_loaders["clean_train"] = train_images
     return Loaders(
         train,
-        {name: evaluation_loader(config, images, normalize, ranks) for name, images in after_epoch.items()},
+        {name: evaluation_loader(config, images, normalize, ranks) for name, images in eval_loaders.items()},
         evaluation_loader(config, splits.test, normalize, ranks),
     )
 

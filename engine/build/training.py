@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from data.dataset import Splits
 from data.loader import TrainLoader
-from engine.build.auto import choose_backend, possible_backends, with_batch_size
+from engine.build.autotune import choose_backend, possible_backends, with_batch_size
 from engine.build.objects import Loaders, instantiate, loaders, plain, splits, state, train_step
 from engine.config.schedule import make_schedule
 from engine.device.compile import compile_network
@@ -19,7 +19,7 @@ from engine.evaluation.evaluate import Evaluation
 from engine.evaluation.tta import Views
 from engine.logging.run_log import RunLog
 from engine.run.directory import RunDirectory
-from engine.run.paths import find_weights
+from engine.run.find_checkpoint import find_weights
 from engine.sweep import study
 from engine.training.checkpoint_file import checkpoint_errors, read_newest
 from engine.training.checkpoints import Checkpoints
@@ -81,7 +81,7 @@ class Parts:
         fit(
             self.state,
             train=self.loaders.train,
-            after_epoch=self.loaders.after_epoch,
+            eval_loaders=self.loaders.eval_loaders,
             train_step=self.train_step,
             max_epochs=self.max_epochs,
             log=log,

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from engine.config.combinations import check_evaluation, check_model, check_regularizers, check_targets, check_together
-from engine.config.options import LISTS, as_typed, check_name, check_options, groups_of
+from engine.config.did_you_mean import LISTS, as_typed, check_name, check_options, groups_of
 from engine.config.schema import Key, composing, keys_of_files, known_keys
 from engine.run.errors import CommandError
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.options import CONF, ROOT, as_typed
+from engine.config.did_you_mean import CONF, ROOT, as_typed
 from engine.config.schedule import dataset_facts, held_out, make_schedule, steps_per_epoch
 from engine.config.schema import Key
 from engine.run.errors import CommandError
-from engine.run.paths import find_checkpoints, find_weights, matches, one_or_more
+from engine.run.find_checkpoint import find_checkpoints, find_weights, matches, one_or_more
 
 PARTS = ("every_tta", "explain", "robustness", "cost")  # optional parts of an evaluation
 
@@ -64,18 +64,18 @@ def check_regularizers(config: DictConfig, found: Iterable[tuple[str, str, Key |
 
 def check_targets(config: DictConfig) -> None:
     """Reject an option whose file has no `_target_`, or one that does not exist."""
-    for place, option in config.hydra.runtime.choices.items():
-        group, _, package = place.partition("@")
+    for key, option in config.hydra.runtime.choices.items():
+        group, _, package = key.partition("@")
         if group not in ("model", "attention", "optimizer", "scheduler", "dataset", "tta"):
             continue
         target = OmegaConf.select(config, f"{package or group}._target_")
         if target is None:
-            raise CommandError(f"{place}={option}: its file has no _target_")
+            raise CommandError(f"{key}={option}: its file has no _target_")
         top, module, name = (str(target).partition(".")[0], *str(target).rpartition(".")[::2])
         is_own = (ROOT / top).is_dir() and top
         defined = any(getattr(node, "name", None) == name for node in definitions(module))
         if not module or (is_own and not defined) or (not is_own and not find_spec(top)):
-            raise CommandError(f"{place}={option}: _target_ {target} does not exist")
+            raise CommandError(f"{key}={option}: _target_ {target} does not exist")
 
 
 def check_model(config: DictConfig) -> None:
@@ -112,8 +112,8 @@ def constructor_arguments(target: str) -> set[str] | None:
 
 def definitions(module: str) -> list[ast.stmt]:
     """The top-level statements of one of the project's modules, parsed without importing it; empty for others."""
-    place = ROOT.joinpath(*module.split("."))
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    directory = ROOT.joinpath(*module.split("."))
+    file = directory / "__init__.py" if directory.is_dir() else directory.with_suffix(".py")
     return ast.parse(file.read_text()).body if file.is_file() else []
 
 

@@ -25,8 +25,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from engine.config.check import check
+from engine.config.did_you_mean import CONF, own_groups
 from engine.config.identity import job_directory
-from engine.config.options import CONF, own_groups
 from engine.config.overrides import MISTAKES, jobs, key_of, parse, suggest
 from engine.config.resume import resume_directory, with_restart, with_resumed
 from engine.config.schema import keys_of_file
@@ -171,14 +171,14 @@ def check_directories(configs: Sequence[DictConfig], *, multirun: bool) -> None:
     """Reject a directory that is not writable, that holds another run, or that several jobs would share."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     for config in configs:
-        place = Path(OmegaConf.select(config, key))
-        nearest = next(directory for directory in (place, *place.parents) if directory.is_dir())
+        directory = Path(OmegaConf.select(config, key))
+        nearest = next(path for path in (directory, *directory.parents) if path.is_dir())
         try:
             tempfile.TemporaryDirectory(dir=nearest).cleanup()
         except OSError as error:
-            raise CommandError(f"{key}={place}: {nearest} cannot be written to ({error.strerror})") from None
-        if not multirun and config.resume is None and (place / "checkpoints" / "last.pt").exists():
-            raise CommandError(f"{key}={place}: already contains a run; choose another, or use resume=")
+            raise CommandError(f"{key}={directory}: {nearest} cannot be written to ({error.strerror})") from None
+        if not multirun and config.resume is None and (directory / "checkpoints" / "last.pt").exists():
+            raise CommandError(f"{key}={directory}: already contains a run; choose another, or use resume=")
     subdirectories = [OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"] for config in configs]
     same = [name for name in subdirectories if "${" not in name and subdirectories.count(name) > 1]
     if multirun and same:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.options import CONF, did_you_mean, own_groups
+from engine.config.did_you_mean import CONF, did_you_mean, own_groups
 from engine.run.errors import CommandError
 from engine.run.exit import reason
 
@@ -102,9 +102,9 @@ def one_by_one(choices: list[list[Override]]) -> Iterator[list[Override]]:
     """The first value of all keys, then each other value with the first of all other keys."""
     first = [values[0] for values in choices]
     yield first
-    for place, (_, *others) in enumerate(choices):
+    for index, (_, *others) in enumerate(choices):
         for value in others:
-            yield [*first[:place], value, *first[place + 1 :]]
+            yield [*first[:index], value, *first[index + 1 :]]
 
 
 def sweep_values(override: Override, sweeper: Any) -> list[Override]:

@@ -56,8 +56,8 @@ def newest_unfinished(overrides: Sequence[str]) -> list[str]:
     Searches the given run directory, or outputs/.
     """
     wanted = composed(overrides)
-    place = Path(OmegaConf.select(wanted, "hydra.run.dir"))
-    directories = [place] if any(key_of(word) == "hydra.run.dir" for word in overrides) else OUTPUTS.glob("*/*")
+    chosen = Path(OmegaConf.select(wanted, "hydra.run.dir"))
+    directories = [chosen] if any(key_of(word) == "hydra.run.dir" for word in overrides) else OUTPUTS.glob("*/*")
     runs = [run for run in map(RunDirectory, directories) if run.newest and run.overrides.is_file()]
     newest_first = sorted(runs, key=lambda run: run.newest.stat().st_mtime, reverse=True)
     found = next((run for run in newest_first if run.status != "finished" and is_same(run, wanted)), None)

@@ -11,7 +11,7 @@ The parentheses hold the key's type and range, followed by its description. The 
     list of 2 float              a list of this length; list of 1 to 6 int
     list of cat or dog           a list, each member one of these
     directory                    an existing directory
-    place                        a directory that exists or can be created
+    path                         a directory that exists or can be created
     null, auto, fp32, 10         a literal word or number
     int >= 1 | null              alternatives
 """
@@ -42,7 +42,7 @@ COMPARISONS = {
     "multiple of": lambda value, unit: unit == 0 or value % unit == 0,
 }
 
-TYPES = {"int": int, "float": (int, float), "bool": bool, "text": str, "directory": str, "place": str}
+TYPES = {"int": int, "float": (int, float), "bool": bool, "text": str, "directory": str, "path": str}
 
 TYPE_NAMES = {
     "int": "a whole number",
@@ -50,7 +50,7 @@ TYPE_NAMES = {
     "bool": "true or false",
     "text": "some text",
     "directory": "a directory",
-    "place": "a directory",
+    "path": "a directory",
 }
 
 COMMENT = re.compile(r"#\s*\(([^)]*)\)\s*(.*)")
@@ -85,8 +85,8 @@ class Key:
         alternatives = [alternative.strip() for alternative in self.form.split("|")]
         if not self.form or any(_fits(alternative, value, others) for alternative in alternatives):
             return None
-        if isinstance(value, str) and value and alternatives[0] in ("directory", "place"):
-            return obstacle(value) if alternatives[0] == "place" else "no such directory"
+        if isinstance(value, str) and value and alternatives[0] in ("directory", "path"):
+            return obstacle(value) if alternatives[0] == "path" else "no such directory"
         return f"must be {' or '.join(_in_words(alternative, others) for alternative in alternatives)}"
 
 
@@ -116,11 +116,11 @@ def _fits(form: str, value: Any, others: Callable[[str], Any]) -> bool:
         return type(value) is type(word) and value == word
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
         return False
-    if kind in ("text", "directory", "place") and not value:
+    if kind in ("text", "directory", "path") and not value:
         return False
     if kind == "directory":
         return os.path.isdir(os.path.expanduser(value))
-    if kind == "place":
+    if kind == "path":
         return obstacle(value) is None
     if isinstance(value, float) and not math.isfinite(value):
         return False
@@ -161,10 +161,10 @@ def _number(text: str) -> float | None:
 
 def obstacle(path: str) -> str | None:
     """Why `path` cannot be a directory; None if it exists or can be created."""
-    place = Path(os.path.expanduser(path))
-    if place.parts[:1] and place.parts[0].startswith("~"):
-        return f"there is no user {place.parts[0][1:]}"
-    for nearest in (place, *place.parents):
+    directory = Path(os.path.expanduser(path))
+    if directory.parts[:1] and directory.parts[0].startswith("~"):
+        return f"there is no user {directory.parts[0][1:]}"
+    for nearest in (directory, *directory.parents):
         try:
             mode = os.stat(nearest).st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -175,7 +175,7 @@ def obstacle(path: str) -> str | None:
             return getattr(error, "strerror", None) or str(error)
         if not stat.S_ISDIR(mode):
             return f"{nearest} is not a directory"
-        if nearest != place and not os.access(nearest, os.W_OK | os.X_OK):
+        if nearest != directory and not os.access(nearest, os.W_OK | os.X_OK):
             return f"{nearest} cannot be written to"
         return None
     return None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.device.buffers import keep_buffers
-from engine.run.console import say
+from engine.run.console import logger
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 
@@ -50,7 +50,7 @@ class CudaGraphs:
     between steps.
     """
 
-    def __init__(self, *, log: Callable[[str], None] = say):
+    def __init__(self, *, log: Callable[[str], None] = logger.info):
         self.log = log
         self.seen: dict[Hashable, int] = {}
         self.captured: dict[Hashable, CapturedGraph] = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.device.precision import Precision, choose_precision, precisions
+from engine.device.amp import Precision, choose_precision, precisions
 from engine.run.errors import DeviceError
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -42,8 +42,8 @@ def launch(configs: Sequence[DictConfig]) -> None:
     try:
         devices = count_devices(config)
         if devices > 1:
-            with Signals(), tempfile.TemporaryDirectory() as place:
-                run(config, devices, place)
+            with Signals(), tempfile.TemporaryDirectory() as directory:
+                run(config, devices, directory)
             raise SystemExit(0)
     except RunError as error:
         exit_with_error(error)
@@ -82,8 +82,8 @@ def rank_arguments(config: DictConfig) -> list[str]:
     return [*words, f"hydra.run.dir='{quoted(Path(config.hydra.run.dir))}'"]
 
 
-def run(config: DictConfig, devices: int, place: str) -> None:
-    """Start the processes and wait for them; they record their exit status in the directory `place`.
+def run(config: DictConfig, devices: int, directory: str) -> None:
+    """Start the processes and wait for them; they record their exit status in `directory`.
 
     Raises ProcessDied, Interrupted, or SystemExit with the status of a process.
     """
@@ -93,7 +93,7 @@ def run(config: DictConfig, devices: int, place: str) -> None:
 
     logging.disable(logging.ERROR)  # the agent's errors are reported below, in one line
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // devices, 1)))
-    os.environ[LAUNCH] = place
+    os.environ[LAUNCH] = directory
     group = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from engine.distributed.ranks import ALONE, Ranks
 from engine.evaluation.tta import Views, as_it_is, mean_logits
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from engine.build import from_checkpoint
 from engine.build.from_checkpoint import Trained
 from engine.device.memory import is_out_of_memory
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory, write_text
 from engine.run.errors import NotSaved, RunError
-from engine.run.paths import common_directory, one_or_more
+from engine.run.find_checkpoint import common_directory, one_or_more
 from engine.training.checkpoint_file import checkpoint_errors, require_valid
 from engine.training.pretrained import load_safetensors
 
@@ -63,20 +63,22 @@ def export(trained: Trained, checkpoint: dict[str, Any], given: str | Sequence[s
 
     Raises NotExported, NotSaved, and CheckpointError.
     """
-    place = common_directory([file])
+    directory = common_directory([file])
     with checkpoint_errors():
-        facts, card = facts_of(checkpoint), model_card(trained, checkpoint, place)
+        facts, card = facts_of(checkpoint), model_card(trained, checkpoint, directory)
         bare = trained.model.to("cpu", memory_format=torch.contiguous_format).eval()
         network = WithNormalization(bare, facts["mean"], facts["std"])
     for name in one_or_more(given):
         try:
-            (place.path / "export").mkdir(exist_ok=True)
-            difference = write(name, network, facts, place.path / "export")
-            say(f"{place}/export/{FILES[name]}: logits differ by {difference:.1e} at most from the network's own")
+            (directory.path / "export").mkdir(exist_ok=True)
+            difference = write(name, network, facts, directory.path / "export")
+            logger.info(
+                f"{directory}/export/{FILES[name]}: logits differ by {difference:.1e} at most from the network's own"
+            )
             if name == "safetensors":
-                write_text(place.path / "export" / "README.md", card)
+                write_text(directory.path / "export" / "README.md", card)
         except OSError as error:
-            raise NotSaved(f"{place}/export could not be written ({error.strerror or error})") from None
+            raise NotSaved(f"{directory}/export could not be written ({error.strerror or error})") from None
 
 
 def facts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -89,8 +91,8 @@ def write(name: str, network: WithNormalization, facts: dict[str, Any], director
 
     Raises NotExported, also if the difference is too large, and OSError.
     """
-    with TemporaryDirectory(dir=directory) as beside, export_errors(name):
-        file = Path(beside) / FILES[name]
+    with TemporaryDirectory(dir=directory) as temporary, export_errors(name):
+        file = Path(temporary) / FILES[name]
         differences = []
         forward = FORMATS[name](network, facts, file)
         for count in COMPARED:
@@ -185,11 +187,11 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, facts
 
 
-def model_card(trained: Trained, checkpoint: dict[str, Any], place: RunDirectory) -> str:
+def model_card(trained: Trained, checkpoint: dict[str, Any], directory: RunDirectory) -> str:
     """Model card of model.safetensors in Markdown: usage, images and classes, metrics, configuration."""
     facts, config = facts_of(checkpoint), checkpoint["config"]
     epoch = checkpoint["state"]["step"] / checkpoint["steps_per_epoch"]
-    figures = {name: content for name in CARD_KEYS if (content := read_figures(place.path / name))}
+    figures = {name: content for name in CARD_KEYS if (content := read_figures(directory.path / name))}
     return CARD.format(
         name=config["model"]["_target_"].rpartition(".")[2],
         weights=trained.weights,

@@ -15,11 +15,11 @@ from torch import nn
 
 from engine.build import from_checkpoint, objects
 from engine.config.combinations import check_lists
-from engine.config.options import CONF, as_typed, did_you_mean
+from engine.config.did_you_mean import CONF, as_typed, did_you_mean
 from engine.config.schema import Key, keys_of_file, known_keys
 from engine.inference.export import FACTS, facts_of, read_weights
 from engine.run.errors import CommandError
-from engine.run.paths import find_checkpoint
+from engine.run.find_checkpoint import find_checkpoint
 from engine.training import checkpoint_file
 from engine.training.checkpoint_file import CheckpointError, checkpoint_errors, read
 

@@ -21,10 +21,10 @@ from engine.build.from_checkpoint import Trained
 from engine.evaluation import metrics
 from engine.evaluation.tta import mean_logits
 from engine.plotting import plot
-from engine.run.console import one_line, percent, say
+from engine.run.console import logger, one_line, percent
 from engine.run.directory import write_text
 from engine.run.errors import NotSaved, RunError
-from engine.run.paths import common_directory, matches, one_or_more
+from engine.run.find_checkpoint import common_directory, matches, one_or_more
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,23 +79,23 @@ def predict(trained: Trained, given: str | Sequence[str], checkpoint: Path, *, b
         predicted = top_classes(trained, np.stack([image.pixels for image in images]))
         for image, top5 in zip(images, predicted, strict=True):
             predictions.append(Prediction(image.file, top5))
-            say(str(predictions[-1]))
+            logger.info(str(predictions[-1]))
         thumbnails += [image.thumbnail for image in images[: SHOWN - len(thumbnails)]]
     if not predictions:
         kinds = "" if files else f": of a folder those count that end in {', '.join(sorted(SUFFIXES))}"
         raise RunError(f"predict={','.join(one_or_more(given))}: there is no image that can be read{kinds}")
-    place = common_directory([checkpoint])
+    directory = common_directory([checkpoint])
     try:
         lines = (json.dumps(prediction.content()) + "\n" for prediction in predictions)
-        write_text(place.path / "predictions.jsonl", "".join(lines))
-        plot.save(contact_sheet(predictions, thumbnails), place.path / "predictions.png")
+        write_text(directory.path / "predictions.jsonl", "".join(lines))
+        plot.save(contact_sheet(predictions, thumbnails), directory.path / "predictions.png")
     except OSError as error:
-        raise NotSaved(f"{place}: the predictions could not be written ({error.strerror})") from None
-    say("")
+        raise NotSaved(f"{directory}: the predictions could not be written ({error.strerror})") from None
+    logger.info("")
     count = "1 image" if len(predictions) == 1 else f"{len(predictions):,} images"
     unread = f", {len(files) - len(predictions):,} more could not be read" if len(files) > len(predictions) else ""
     first = f" (the first {SHOWN})" if len(predictions) > SHOWN else ""
-    say(f"{count}{unread}; written to {place}: predictions.jsonl, predictions.png{first}")
+    logger.info(f"{count}{unread}; written to {directory}: predictions.jsonl, predictions.png{first}")
 
 
 def image_files(given: Sequence[str]) -> list[Path]:

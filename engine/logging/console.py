@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.run.console import Console, duration, percent, say
+from engine.run.console import Console, duration, logger, percent
 from engine.run.process import is_main_process
 
 REFRESH_SECONDS = 0.5
@@ -21,7 +21,7 @@ class Totals(Protocol):
     accuracy: float
 
 
-def progress(
+def with_progress_bar(
     batches: Iterable[tuple[Tensor, Tensor]],
     read_totals: Callable[[], Totals],
     *,
@@ -66,7 +66,7 @@ def say_epoch(record: dict[str, Any], *, max_epochs: int) -> None:
     figures.append(f"learning rate {record['learning_rate']:.2g}")
     figures.append(f"{record['images_per_second']:,.0f} images/s")
     figures.append(f"{duration(record['seconds'] / epoch * (max_epochs - epoch))} left")
-    say(f"epoch {epoch}/{max_epochs}: {', '.join(figures)}")
+    logger.info(f"epoch {epoch}/{max_epochs}: {', '.join(figures)}")
 
 
 def accuracies(record: dict[str, Any], images: str) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any
 from data.dataset import Images
 from engine.evaluation.evaluate import Evaluation
 from engine.logging.console import say_epoch
-from engine.logging.figures import FINAL, is_of_split, tag
+from engine.logging.epoch_metrics import FINAL, is_of_split, tag
 from engine.logging.sink import Begun, Ended, Sink
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import write_json, write_text
 from engine.run.errors import Pruned
 from engine.run.process import is_main_process
@@ -61,7 +61,7 @@ class RunLog:
         except catch as error:
             if what not in self.failed:
                 reason = (error.strerror or error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-                say(f"{self.run}/{what} could not be written ({reason}): training continues")
+                logger.info(f"{self.run}/{what} could not be written ({reason}): training continues")
             self.failed.add(what)
             return False
         self.failed.discard(what)
@@ -115,7 +115,7 @@ class RunLog:
         images: Images | None = None,
         classes: Sequence[str] = (),
     ) -> None:
-        """Keep the test figures, those of the chosen epoch beside them, and what sinks show of the evaluation."""
+        """Keep the test figures, those of the chosen epoch, and what sinks show of the evaluation."""
         chosen = self.records[figures["chosen_epoch"] - 1]
         result = self.write_result(
             "finished", {name: value for name, value in chosen.items() if is_of_split(name)} | figures
@@ -134,6 +134,6 @@ class RunLog:
 
     def rolled_back(self, error: Exception, *, step: int, rate: float) -> None:
         """Log that the run went back to a checkpoint; curves that had come further continue from there."""
-        say(f"{error}: going back to step {step}, with {rate:g} of the learning rate")
+        logger.info(f"{error}: going back to step {step}, with {rate:g} of the learning rate")
         self.write_metrics()
         self.to_sinks(lambda sink: sink.begin(self.begun))

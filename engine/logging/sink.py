@@ -69,7 +69,7 @@ class Sink(Protocol):
         """Start, or resume after `begun.records`."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Add the figures of one epoch, by name (engine/logging/figures.py)."""
+        """Add the figures of one epoch, by name (engine/logging/epoch_metrics.py)."""
 
     def end(self, ended: Ended) -> None:
         """Add the result, and close."""

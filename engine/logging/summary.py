@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.run.console import percent, say
+from engine.run.console import logger, percent
 from engine.run.directory import RunDirectory
 from engine.run.errors import NotSaved
 from engine.run.process import is_main_process
@@ -13,20 +13,24 @@ def conclude(figures: dict[str, Any], run: RunDirectory, expected: dict[str, Any
     whose = "" if figures["chosen_weights"] == "model" else f"{figures['chosen_weights']} "
     by_epoch = f"{whose}of epoch {figures['chosen_epoch']}"
     by_epoch += ", the best in validation" if figures["test_accuracy_best"] is not None else ""
-    say(f"test accuracy {percent(figures['test_accuracy'])} ({by_epoch})")
+    logger.info(f"test accuracy {percent(figures['test_accuracy'])} ({by_epoch})")
     last = {
         name.removeprefix("test_accuracy_last").lstrip("_"): value for name, value in figures.items() if "_last" in name
     }
     if len(last) > 1 or figures["test_accuracy_best"] is not None:
-        say(f"last epoch: {', '.join(f'{weights} {percent(value)}'.lstrip() for weights, value in last.items())}")
+        logger.info(
+            f"last epoch: {', '.join(f'{weights} {percent(value)}'.lstrip() for weights, value in last.items())}"
+        )
     if expected and expected["changed"]:
-        say(f"no comparison with the recipe, which has another {', '.join(expected['changed'])}")
+        logger.info(f"no comparison with the recipe, which has another {', '.join(expected['changed'])}")
     elif expected:
         goal = f"{expected['test_accuracy']:.2f} +- {expected['tolerance']:.2f} %"
-        say(f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})")
-    say(f"run: {run}")
+        logger.info(
+            f"expected {goal}, got {percent(figures['test_accuracy'])} ({expected['source']}: {expected['result']})"
+        )
+    logger.info(f"run: {run}")
     if run.tensorboard.is_dir():
-        say(f"curves: tensorboard --logdir {run.root}")
+        logger.info(f"curves: tensorboard --logdir {run.root}")
 
 
 def require_kept(run: RunDirectory) -> None:

@@ -17,8 +17,8 @@ from data.loader import TrainLoader
 from engine.device.flops import MultiplyAdds, run_forward
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import Evaluation
+from engine.logging.epoch_metrics import tag
 from engine.logging.events import EventFile
-from engine.logging.figures import tag
 from engine.logging.sink import Begun, Ended
 from engine.plotting.images import MOST_CLASSES, confusion, tiles
 from engine.plotting.tables import as_markdown
@@ -67,7 +67,7 @@ class TensorBoard:
         self.is_whole = True
 
     def end(self, ended: Ended) -> None:
-        """Add the images of the test, and the hyper-parameters beside the final figures, in this same run."""
+        """Add the images of the test, and the hyperparameters with the final figures, in this same run."""
         if ended.tested is not None:
             self.show(ending(ended.tested, ended.images, ended.classes))
         if ended.final:
@@ -121,13 +121,15 @@ def beginning(
 
 def ending(tested: Evaluation, images: Images, classes: Sequence[str]) -> Iterator[Summary]:
     """The test on `images`: the confusion matrix, and the most confident errors."""
-    labels, taken, sure = images.labels.cpu().numpy(), tested.predicted.numpy(), tested.confidence.numpy()
-    counts = metrics.confusion_matrix(labels, taken, len(classes))
+    labels, predicted, confidence = images.labels.cpu().numpy(), tested.predicted.numpy(), tested.confidence.numpy()
+    counts = metrics.confusion_matrix(labels, predicted, len(classes))
     if len(classes) <= MOST_CLASSES:
         yield image("confusion matrix", confusion(counts, classes), dataformats="HWC")
-    errors = metrics.most_confident_errors(labels, taken, sure)[:ERRORS]
+    errors = metrics.most_confident_errors(labels, predicted, confidence)[:ERRORS]
     if len(errors):
-        lines = [(classes[labels[index]], classes[taken[index]], f"{100 * sure[index]:.0f} %") for index in errors]
+        lines = [
+            (classes[labels[index]], classes[predicted[index]], f"{100 * confidence[index]:.0f} %") for index in errors
+        ]
         pixels = images.images[torch.from_numpy(errors)].cpu().numpy()
         yield image("most confident errors", tiles(pixels, lines), dataformats="HWC")
 

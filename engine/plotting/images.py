@@ -57,8 +57,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     if len(classes) <= NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                place = (margin + (column + 0.5) * cell, margin + (row + 0.5) * cell)
-                draw.text(place, f"{count}", "white" if darkness[row, column] > 0.5 else INK, letters, anchor="mm")
+                corner = (margin + (column + 0.5) * cell, margin + (row + 0.5) * cell)
+                draw.text(corner, f"{count}", "white" if darkness[row, column] > 0.5 else INK, letters, anchor="mm")
     return np.asarray(sheet)
 
 
@@ -74,6 +74,6 @@ def tiles(images: np.ndarray, lines: Sequence[Sequence[str]]) -> np.ndarray:
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         sheet.paste(picture.resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
         for line, words in enumerate(below):
-            place = (left, top + TILE + 2 + line * line_height)
-            draw.text(place, fitting(words, letters, TILE), ORANGE if line == 1 else INK, letters)
+            corner = (left, top + TILE + 2 + line * line_height)
+            draw.text(corner, fitting(words, letters, TILE), ORANGE if line == 1 else INK, letters)
     return np.asarray(sheet)

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.evaluation.tta import Views
 from engine.plotting.tables import aligned
-from engine.report.figures import NetworkResult, comparison, network_result
+from engine.report.network_result import NetworkResult, comparison, network_result
 from engine.report.parts import Part, Section
 from engine.run.console import percent
 
@@ -20,7 +20,10 @@ def every_tta(trained: Trained, images: EvalData, every: Mapping[str, Views]) ->
     rows, plain = view_rows(found), found[0]
     content = {view.name: view_figures(plain, view) for view in found}
     return Part(
-        "every_tta", content, list(aligned(rows)), [Section("Test-time augmentation", f"beside {plain.name}", rows)]
+        "every_tta",
+        content,
+        list(aligned(rows)),
+        [Section("Test-time augmentation", f"compared with {plain.name}", rows)],
     )
 
 
@@ -47,8 +50,8 @@ def view_rows(found: Sequence[NetworkResult]) -> list[Sequence[str]]:
     first = found[0]
     rows: list[Sequence[str]] = [("tta", "accuracy", "gain", "McNemar's p", "loss", "images a second", "cost")]
     for view in found:
-        figures, beside = view.figures, comparison(first, view)
-        gain = ("", "") if view is first else (f"{100 * beside['difference']:+.2f}", f"{beside['mcnemar_p']:.2g}")
+        figures, compared = view.figures, comparison(first, view)
+        gain = ("", "") if view is first else (f"{100 * compared['difference']:+.2f}", f"{compared['mcnemar_p']:.2g}")
         speed = (f"{figures['images_per_second']:,.0f}", f"{first.images_per_second / view.images_per_second:.1f}x")
         rows.append((view.name, percent(figures["accuracy"]), *gain, f"{figures['loss']:.4f}", *speed))
     return rows

@@ -6,7 +6,7 @@ from pathlib import Path
 from engine.device.versions import versions
 from engine.plotting.images import MOST_CLASSES, confusion
 from engine.report import pictures, tables
-from engine.report.figures import NetworkResult
+from engine.report.network_result import NetworkResult
 from engine.report.parts import Part, Section, Tile, embedded, embedded_pixels
 from engine.run.console import percent
 
@@ -78,8 +78,8 @@ def figure_rows(network: NetworkResult) -> list[Sequence[str]]:
         percent(calibrated["expected_calibration_error"]),
     )
     titles = f"with temperature {calibrated['temperature']:.3f}, from {calibrated['fitted_on']:,} held-out images"
-    beside = [titles, *unchanged, *changed, "", "", ""]
-    return [(*row, other) for row, other in zip(rows, beside, strict=True)]
+    others = [titles, *unchanged, *changed, "", "", ""]
+    return [(*row, other) for row, other in zip(rows, others, strict=True)]
 
 
 def confused_rows(network: NetworkResult) -> list[Sequence[str]]:
@@ -87,5 +87,5 @@ def confused_rows(network: NetworkResult) -> list[Sequence[str]]:
     pairs = network.figures["most_confused"]
     return [
         ("class", "predicted", "images"),
-        *((one["class"], one["taken_for"], f"{one['images']:,}") for one in pairs),
+        *((one["class"], one["predicted"], f"{one['images']:,}") for one in pairs),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.evaluation import metrics
 from engine.plotting import plot
-from engine.report.figures import NetworkResult
+from engine.report.network_result import NetworkResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.report import tables
-from engine.report.figures import NetworkResult, comparison, ensemble, require_same_images
+from engine.report.network_result import NetworkResult, comparison, ensemble, require_same_images
 from engine.report.page import page
 from engine.report.parts import Part
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory, write_json, write_text
 from engine.run.errors import NotSaved
-from engine.run.paths import common_directory
+from engine.run.find_checkpoint import common_directory
 
 
 def report(networks: Sequence[NetworkResult], parts: Iterable[Part] = ()) -> None:
@@ -20,15 +20,18 @@ def report(networks: Sequence[NetworkResult], parts: Iterable[Part] = ()) -> Non
     checkpoint; those of several, which include their ensemble, in their common directory. If a part fails or is
     stopped, the files hold the parts before it. Raises NotComparable if the test images differ, and NotSaved.
     """
-    first, place, done = networks[0], common_directory([network.file for network in networks]), []
+    first, directory, done = networks[0], common_directory([network.file for network in networks]), []
     if len(networks) == 1:
         lines, content = tables.one(first), dict(first.figures)
     else:
         require_same_images(networks)
         networks = [*networks, ensemble(networks)]
         lines = tables.several(networks)
-        beside = {network.name: comparison(first, network) for network in networks[1:]}
-        content = {"networks": {network.name: network.figures for network in networks}, "beside the first": beside}
+        comparisons = {network.name: comparison(first, network) for network in networks[1:]}
+        content = {
+            "networks": {network.name: network.figures for network in networks},
+            "compared with the first": comparisons,
+        }
     print_lines(lines)
     try:
         for part in parts:
@@ -36,20 +39,20 @@ def report(networks: Sequence[NetworkResult], parts: Iterable[Part] = ()) -> Non
             content[part.name] = part.content
             done.append(part)
     finally:
-        write(place, content, page(networks, done))
+        write(directory, content, page(networks, done))
 
 
-def write(place: RunDirectory, content: dict[str, Any], html: str) -> None:
+def write(directory: RunDirectory, content: dict[str, Any], html: str) -> None:
     """Write evaluation.json and report.html, and print where. Raises NotSaved."""
     try:
-        write_json(place.path / "evaluation.json", content)
-        write_text(place.path / "report.html", html)
+        write_json(directory.path / "evaluation.json", content)
+        write_text(directory.path / "report.html", html)
     except OSError as error:
-        raise NotSaved(f"{place}/evaluation.json could not be written ({error.strerror})") from None
-    print_lines(["", f"written to {place}: evaluation.json, report.html"])
+        raise NotSaved(f"{directory}/evaluation.json could not be written ({error.strerror})") from None
+    print_lines(["", f"written to {directory}: evaluation.json, report.html"])
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines."""
     for line in lines:
-        say(line)
+        logger.info(line)

@@ -216,15 +216,15 @@ def with_interval(accuracy: float, images: int) -> dict[str, Any]:
 def summary_rows(networks: Sequence[NetworkRobustness]) -> list[Sequence[str]]:
     """A row for each network: its loss of accuracy, and compared with the first if there are several."""
     baseline = networks[0]
-    beside = ("mCE", "relative mCE") if len(networks) > 1 else ()
+    errors = ("mCE", "relative mCE") if len(networks) > 1 else ()
     newer = ("CIFAR-10.1",) if baseline.cifar10_1 else ()
-    rows: list[Sequence[str]] = [("", "accuracy", *newer, "mean corruption error", "increase", *beside)]
+    rows: list[Sequence[str]] = [("", "accuracy", *newer, "mean corruption error", "increase", *errors)]
     for network in networks:
         row = [network.name, tables.interval(with_interval(network.clean, network.images))]
         if network.cifar10_1:
             row.append(tables.interval(with_interval(*network.cifar10_1)))
         row += [percent(network.mean_error), f"{100 * network.mean_increase:+.2f}"]
-        if beside:
+        if errors:
             row += [tables.share(mean(corruption_errors(network, baseline, relative=which))) for which in (False, True)]
         rows.append(row)
     return rows
@@ -244,10 +244,10 @@ def error_rows(networks: Sequence[NetworkRobustness]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [
         ("accuracy, mean of severities", baseline.name, *(title for other in others for title in (other.name, "CE")))
     ]
-    beside = [corruption_errors(other, baseline) for other in others]
+    all_errors = [corruption_errors(other, baseline) for other in others]
     for index, name in enumerate(CORRUPTIONS):
         row = [name, percent(baseline.corrupted[index].mean())]
-        for other, errors in zip(others, beside, strict=True):
+        for other, errors in zip(others, all_errors, strict=True):
             row += [percent(other.corrupted[index].mean()), tables.share(errors[index])]
         rows.append(row)
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.plotting.tables import aligned
-from engine.report.figures import NetworkResult, comparison
+from engine.report.network_result import NetworkResult, comparison
 from engine.run.console import percent
 
 MOST_CLASSES = 20  # of more classes, those with the lowest F1 are listed
@@ -39,7 +39,7 @@ def one(network: NetworkResult) -> Iterator[str]:
     yield ""
     yield from aligned(class_rows(network))
     if figures["most_confused"]:
-        pairs = (f"{pair['class']} as {pair['taken_for']} {pair['images']}" for pair in figures["most_confused"])
+        pairs = (f"{pair['class']} as {pair['predicted']} {pair['images']}" for pair in figures["most_confused"])
         yield ""
         yield f"confused most: {', '.join(pairs)}"
 
@@ -74,8 +74,12 @@ def network_rows(networks: Sequence[NetworkResult]) -> list[Sequence[str]]:
         if network is networks[0]:
             row += [""] * 3
         else:
-            beside = comparison(networks[0], network)
-            row += [f"{100 * beside['difference']:+.2f}", f"{beside['mcnemar_p']:.2g}", percent(beside["agreement"])]
+            compared = comparison(networks[0], network)
+            row += [
+                f"{100 * compared['difference']:+.2f}",
+                f"{compared['mcnemar_p']:.2g}",
+                percent(compared["agreement"]),
+            ]
         rows.append(row)
     return rows
 

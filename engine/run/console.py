@@ -9,7 +9,7 @@ from typing import TextIO
 
 from engine.run.process import is_main_process
 
-say = logging.getLogger("cifar").info
+logger = logging.getLogger("cifar")
 
 
 def echo(text: str) -> None:

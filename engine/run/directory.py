@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.errors import RunError
 
 WIDTH = 120  # of a line in a JSON file, unless it is a list
@@ -132,7 +132,7 @@ class RunDirectory:
     def recreate(self) -> None:
         """Recreate the directory if it was deleted. Raises OSError."""
         if not self.path.exists():
-            say(f"{self} was deleted: recreating it")
+            logger.info(f"{self} was deleted: recreating it")
         if not self.overrides.exists():
             self.save_overrides()
 

@@ -12,7 +12,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.run.console import echo, one_line, say
+from engine.run.console import echo, logger, one_line
 from engine.run.directory import RunDirectory, sweep_override
 from engine.run.process import is_main_process, record_exit_status
 from engine.run.signals import Interrupted, Signals
@@ -52,11 +52,11 @@ def exit_stopped(run: RunDirectory, status: int = 128 + signal.SIGINT, *, sweep:
     if status != 128 + signal.SIGTERM:  # torch's launcher sends it to all ranks after one has died
         record_exit_status(status)
     if sweep is not None:
-        say(f"stopped; to resume: the same command with {sweep_override(Path(sweep))}")
+        logger.info(f"stopped; to resume: the same command with {sweep_override(Path(sweep))}")
     elif run.newest:
-        say(f"stopped; to resume: {run.resume_command}")
+        logger.info(f"stopped; to resume: {run.resume_command}")
     else:
-        say("stopped before the first step")
+        logger.info("stopped before the first step")
     raise SystemExit(status)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from engine.config.options import did_you_mean
+from engine.config.did_you_mean import did_you_mean
 from engine.sweep.jobs import show
 
 
@@ -13,13 +13,13 @@ def main() -> None:
     parser.add_argument("directory", type=Path, help="of the sweep, as multirun/NAME")
     directory = parser.parse_args().directory
     if not directory.is_dir():
-        parser.exit(2, f"python -m engine.sweep: {directory}: no such directory{those_beside(directory)}\n")
+        parser.exit(2, f"python -m engine.sweep: {directory}: no such directory{nearest(directory)}\n")
     if not next(directory.rglob("result.json"), None):
         parser.exit(2, f"python -m engine.sweep: {directory}: there are no runs\n")
     show(directory)
 
 
-def those_beside(directory: Path) -> str:
+def nearest(directory: Path) -> str:
     """The sweep whose name is like that of a directory which is missing, as a question."""
     return did_you_mean(directory.name, sorted(file.parent.name for file in directory.parent.glob("*/multirun.yaml")))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.errors import RunError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # CUDA reads it once per process, on first use
@@ -73,7 +73,7 @@ def gpu_slot(names: Sequence[str], *, jobs_per_gpu: int, directory: Path) -> Ite
         raise GpuSlotError(f"{directory}: no GPU lock can be created there ({error.strerror})") from None
     os.environ[VISIBLE], lock = found
     try:
-        say(f"on GPU {os.environ[VISIBLE]}")
+        logger.info(f"on GPU {os.environ[VISIBLE]}")
         yield
     finally:
         lock.release()

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from engine.config.overrides import jobs
 from engine.device.memory import memory_explained
-from engine.run.console import Console, echo, say
+from engine.run.console import Console, echo, logger
 from engine.run.directory import InUse, RunDirectory, sweep_override, write_json, write_text
 from engine.run.errors import Pruned
 from engine.run.exit import reason
@@ -29,7 +29,7 @@ from engine.sweep import gpu_slots
 
 LONGEST_LABEL = 40  # characters of it in front of a line
 
-BESIDE = ("joblib", "submitit_local")  # launchers whose jobs run beside each other on this machine
+PARALLEL = ("joblib", "submitit_local")  # launchers that run jobs in parallel on this machine
 
 STOPPED = ".stopped"  # is in the directory of a sweep that shall begin no further job
 
@@ -39,21 +39,21 @@ Work = Callable[[DictConfig, RunDirectory], None]
 def run_job(config: DictConfig, run: RunDirectory, work: Work) -> None:
     """Do one job of a sweep if there is anything to do; one that fails says why, and does not end the sweep.
 
-    One of several beside each other has a GPU to itself, and a label on its lines. Raises Interrupted.
+    A job that runs in parallel with others has a GPU to itself, and a label on its lines. Raises Interrupted.
     """
     choices = HydraConfig.get().runtime.choices
-    is_beside = choices["hydra/launcher"] in BESIDE
-    Console.label = f"{label(run.path.name)} | " if is_beside else ""
-    gpus = gpu_slots.gpus() if is_beside and config.trainer.device in ("auto", "cuda") else []
+    is_parallel = choices["hydra/launcher"] in PARALLEL
+    Console.label = f"{label(run.path.name)} | " if is_parallel else ""
+    gpus = gpu_slots.gpus() if is_parallel and config.trainer.device in ("auto", "cuda") else []
     try:
         with Signals(), run.in_use():
             named = f"{which_of_them()}{run}"
             if (run.path.parent / STOPPED).exists():
-                say(f"{named}: not begun, since another job failed")
+                logger.info(f"{named}: not begun, since another job failed")
             elif run.status == "finished":
-                say(f"{named}: finished already")
+                logger.info(f"{named}: finished already")
             else:
-                say(f"{named}{': going on' if run.newest else ''}")
+                logger.info(f"{named}{': going on' if run.newest else ''}")
                 config.resume = str(run.path) if run.newest else None
                 try:
                     with (
@@ -62,11 +62,11 @@ def run_job(config: DictConfig, run: RunDirectory, work: Work) -> None:
                     ):
                         work(config, run)
                 except Pruned as pruned:
-                    say(f"{run}: {pruned}")
+                    logger.info(f"{run}: {pruned}")
                 except Exception as error:
                     failed(run, error, stop=config.sweep_on_error == "stop")
     except InUse:
-        say(f"{run}: another process is at it")
+        logger.info(f"{run}: another process is at it")
     except Interrupted as interruption:
         interruption.pass_on()
         raise
@@ -94,8 +94,8 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
         write_json(run.result, found | {"status": "failed", "error": said})
         if stop:
             (run.path.parent / STOPPED).touch()
-    except OSError as trouble:
-        print(f"{run}: that could not be written ({trouble.strerror})", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"{run}: that could not be written ({error.strerror})", file=sys.stderr, flush=True)
 
 
 class Table(Callback):
@@ -131,7 +131,7 @@ class Table(Callback):
             print(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", file=sys.stderr)
         if (directory / STOPPED).exists():
             begins = f"the same command with {sweep_override(directory)} begins them"
-            print(f"train.py: sweep_on_error=stop: the jobs behind it were not begun; {begins}", file=sys.stderr)
+            print(f"train.py: sweep_on_error=stop: the jobs after it were not started; {begins}", file=sys.stderr)
         if self.lost:
             print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)
         if lost or self.lost:

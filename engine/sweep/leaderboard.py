@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from engine.config.did_you_mean import as_typed
 from engine.config.identity import deciding
-from engine.config.options import as_typed
 from engine.plotting import tables
 from engine.plotting.tables import aligned
 from engine.run.console import duration

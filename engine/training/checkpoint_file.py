@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.config.renamed import with_current_names
 from engine.device.memory import is_out_of_memory
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError
 from engine.training.checkpoint_validation import invalid_field
@@ -73,7 +73,7 @@ def read_newest(run: RunDirectory) -> tuple[dict[str, Any], Path]:
             reasons.append(str(error))
         else:
             if reasons:
-                say(f"{reasons[0]}: resuming from {path} instead, step {content['state']['step']}")
+                logger.info(f"{reasons[0]}: resuming from {path} instead, step {content['state']['step']}")
             return content, path
     raise CheckpointError("; ".join(reasons))
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.device.amp import DTYPES
 from engine.device.device import MEMORY_FORMATS
-from engine.device.precision import DTYPES
 from models.layers import SMALLEST_INPUT
 
 LARGEST = 8192  # pixels a side; data/folder.py decodes no larger image

@@ -7,7 +7,7 @@ from typing import Any
 from engine.config.identity import difference
 from engine.device.seeds import random_states, restore_random_states
 from engine.distributed.ranks import ALONE, Ranks
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory
 from engine.run.errors import NotSaved
 from engine.training.checkpoint_file import CheckpointError, read, read_newest, write
@@ -41,7 +41,7 @@ class Checkpoints:
         self.saved_at = time.monotonic()
         self.is_saved = True
 
-    def __str__(self) -> str:
+    def describe_last(self) -> str:
         """The checkpoint to resume from, in words."""
         try:
             content, path = read_newest(self.run)
@@ -73,7 +73,7 @@ class Checkpoints:
             self.run.recreate()
             write(path, content, previous=self.run.previous if name == "last" else None)
         except OSError as error:
-            say(f"{path} could not be written ({error.strerror or error}); the file there is older")
+            logger.info(f"{path} could not be written ({error.strerror or error}); the file there is older")
             return False
         return True
 
@@ -93,7 +93,9 @@ class Checkpoints:
         if best is None:
             return None
         if best["best_epoch"] != state.best_epoch:
-            say(f"{self.run.best} is of epoch {best['best_epoch']}: the best, {state.best_epoch}, could not be written")
+            logger.info(
+                f"{self.run.best} is of epoch {best['best_epoch']}: the best, {state.best_epoch}, could not be written"
+            )
         return best
 
     def try_to_read_best(self) -> dict[str, Any] | None:
@@ -101,17 +103,17 @@ class Checkpoints:
         try:
             return read(self.run.best)["state"]
         except CheckpointError as error:
-            say(f"{error}: the last epoch is tested instead")
+            logger.info(f"{error}: the last epoch is tested instead")
             return None
 
     def roll_back(self, state: TrainState) -> bool:
         """Restore `state` from the last checkpoint with half its learning rate; False if the rate is too small."""
-        rate, seconds = state.rate / 2, state.seconds
+        rate, seconds = state.lr_factor / 2, state.seconds
         if rate < SLOWEST:
             return False
         content, _ = self.ranks.broadcast_from_main(partial(read_newest, self.run))
         self.restore(state, content)
-        state.rate = rate
+        state.lr_factor = rate
         state.start_clock(seconds)
         return True
 
@@ -167,4 +169,4 @@ def save_initial(state: TrainState, checkpoints: Checkpoints) -> None:
     checkpoints.save("last", state)
     if not checkpoints.is_saved:
         raise NotSaved(f"{checkpoints.run}: the weights could not be written")
-    say(f"written to {checkpoints.run}/checkpoints/{checkpoints.run.last.name}, which evaluate.py reads")
+    logger.info(f"written to {checkpoints.run}/checkpoints/{checkpoints.run.last.name}, which evaluate.py reads")

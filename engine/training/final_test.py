@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from data.loader import EvalLoader
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from engine.distributed.ranks import Ranks
 from engine.evaluation.evaluate import Evaluation, evaluate
 from engine.evaluation.tta import Views

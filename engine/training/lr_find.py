@@ -17,10 +17,10 @@ from tqdm import tqdm
 from data.loader import TrainLoader
 from engine.plotting import plot
 from engine.plotting.terminal import Axis, chart, printable
-from engine.run.console import say
+from engine.run.console import logger
 from engine.run.directory import RunDirectory
 from engine.training.state import TrainState
-from engine.training.step import TrainStep, set_learning_rate
+from engine.training.step import TrainStep, scale_learning_rate
 
 FIRST, LAST, STEPS = 1e-6, 10.0, 350  # 50 steps a decade
 
@@ -39,7 +39,7 @@ def suggest(
     """
     rates, losses = range_test(state, train, train_step, lr=lr)
     if len(rates) < 2:
-        say("no suggestion: the loss is NaN or inf from the start")
+        logger.info("no suggestion: the loss is NaN or inf from the start")
         return
     smooth = smoothed(losses)
     found = suggested(rates, losses, smooth)
@@ -48,15 +48,15 @@ def suggest(
     x, y = Axis(FIRST, rates[-1], log=True), Axis(low, high)
     title = "loss by learning rate, smoothed"
     lines = chart(list(zip(rates, smooth, strict=True))[:end], x=x, y=y, width=80, height=14, title=title)
-    say(printable("\n".join(["", *lines, ""]), sys.stdout.encoding))
+    logger.info(printable("\n".join(["", *lines, ""]), sys.stdout.encoding))
     draw(rates, losses, smooth, found, x, y, file=run.range_test)
-    say(f"figure: {run}/{run.range_test.name}")
+    logger.info(f"figure: {run}/{run.range_test.name}")
     if found is None:
-        say("no suggestion: the loss fell at no learning rate")
+        logger.info("no suggestion: the loss fell at no learning rate")
         return
-    say(f"suggestion: {found:g}, a third of where the smoothed loss was lowest")
+    logger.info(f"suggestion: {found:g}, a third of where the smoothed loss was lowest")
     kept = [word for word in words if not word.lstrip("+").startswith(("lr_find=", "optimizer.lr="))]
-    say(f"to train with it: {shlex.join(['python', 'train.py', *kept, f'optimizer.lr={found:g}'])}")
+    logger.info(f"to train with it: {shlex.join(['python', 'train.py', *kept, f'optimizer.lr={found:g}'])}")
 
 
 def range_test(
@@ -72,9 +72,9 @@ def range_test(
     state.model.train()
     for step in tqdm(range(STEPS), desc="range test", unit="step", leave=False, disable=None):
         rate = FIRST * (LAST / FIRST) ** (step / (STEPS - 1))
-        set_learning_rate(state.optimizer, rate / lr)
+        scale_learning_rate(state.optimizer, rate / lr)
         train_step(state, *next(batches))
-        totals = state.take_totals()
+        totals = state.read_and_reset_totals()
         loss = totals.loss if totals.images else math.nan  # a skipped step adds nothing to the totals
         recent = [*losses[-4:], loss]
         mean = sum(recent) / len(recent)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.run.console import say
+from engine.run.console import logger
 from engine.training.checkpoint_file import (
     CheckpointError,
     checkpoint_errors,
@@ -54,7 +54,7 @@ class Pretrained:
         missing = {name: list(tensor.shape) for name, tensor in own.items() if name not in loaded}
         unused = {name: shape for name, shape in saved.items() if name not in loaded}
         others = [f"; {what}: {listed(some)}" for what, some in (("missing", missing), ("unused", unused)) if some]
-        say(f"{self.file}: {len(loaded)} of {len(own)} tensors loaded{''.join(others)}")
+        logger.info(f"{self.file}: {len(loaded)} of {len(own)} tensors loaded{''.join(others)}")
 
 
 def read_pretrained(file: Path) -> Pretrained:

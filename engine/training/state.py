@@ -38,7 +38,7 @@ class TrainState:
     `replica` is the DistributedDataParallel wrapper that training calls if several processes share a batch.
     `step` counts batches since the start of the run, `records` are the metrics of each epoch.
     `best_weights` names the network that was best in validation. `schedule` maps a fractional epoch to a factor on
-    the learning rate; `rate` is a further factor, below 1 once the run has diverged and been rolled back.
+    the learning rate; `lr_factor` is a further factor, below 1 once the run has diverged and been rolled back.
     """
 
     model: nn.Module
@@ -49,7 +49,7 @@ class TrainState:
     averages: dict[str, Average] = field(default_factory=dict)
     replica: nn.Module | None = None
     schedule: Callable[[float], float] = constant
-    rate: float = 1.0
+    lr_factor: float = 1.0
     step: int = 0
     skipped: int = 0
     seconds_before: float = 0.0
@@ -75,7 +75,7 @@ class TrainState:
         loss, correct, images = self.totals.tolist()
         return Totals(loss / (images or 1), correct / (images or 1), int(images), int(self.finite_steps))
 
-    def take_totals(self) -> Totals:
+    def read_and_reset_totals(self) -> Totals:
         """Read the totals of the epoch and reset them."""
         totals = self.read_totals()
         self.totals.zero_()
@@ -135,7 +135,7 @@ class TrainState:
             "finite_steps": self.finite_steps,
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
             "schedule": fed.state_dict() if fed else {},
-            "rate": self.rate,
+            "rate": self.lr_factor,
             "step": self.step,
             "skipped": self.skipped,
             "seconds": self.seconds,
@@ -156,7 +156,7 @@ class TrainState:
         self.finite_steps.copy_(state["finite_steps"])
         if fed := metric_schedule(self.schedule):
             fed.load_state_dict(state["schedule"])
-        self.rate, self.step, self.skipped = state["rate"], state["step"], state["skipped"]
+        self.lr_factor, self.step, self.skipped = state["rate"], state["step"], state["skipped"]
         self.start_clock(state["seconds"])
         self.records[:] = state["records"]
         for name, average in self.averages.items():

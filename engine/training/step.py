@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from engine.device.amp import Precision
 from engine.device.buffers import keep_buffers
 from engine.device.cuda_graphs import CudaGraphs
-from engine.device.precision import Precision
 from engine.distributed.ranks import ALONE, Ranks
 from engine.training.sam import SAM
 from engine.training.state import TrainState
@@ -123,7 +123,7 @@ def limit_weights(model: nn.Module, longest: float) -> None:
             parameter.renorm_(2, 0, longest)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set each group's learning rate to `factor` times the one that the optimizer was built with."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["initial_lr"]

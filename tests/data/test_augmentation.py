@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from data.augmentation import PLACES, Operation, in_order
+from data.augmentation import PHASES, Operation, in_order
 from data.augmentation import __main__ as sheet
 from data.augmentation.color_jitter import ColorJitter
 from data.augmentation.cutout import Cutout
@@ -93,7 +93,7 @@ EVERYTHING = everything()
 def given(operation: Operation, count: int = 16, channels: int = 3, height: int = 32, width: int = 32) -> torch.Tensor:
     """Images as an operation wants them: uint8, or normalised."""
     images = batch(count, channels, height, width)
-    return (images.float() - 128) / 64 if operation.place == "normalised" else images
+    return (images.float() - 128) / 64 if operation.phase == "normalised" else images
 
 
 @pytest.mark.parametrize("operation", EVERYTHING.values(), ids=EVERYTHING)
@@ -360,8 +360,8 @@ def test_a_range_the_wrong_way_about_is_refused(option):
 
 def test_the_contact_sheet_shows_every_operation():
     assert set(sheet.offered()) == set(EVERYTHING) - {"noise"}
-    assert [operation.place for operation in sheet.offered().values()] == sorted(
-        (operation.place for operation in sheet.offered().values()), key=PLACES.index
+    assert [operation.phase for operation in sheet.offered().values()] == sorted(
+        (operation.phase for operation in sheet.offered().values()), key=PHASES.index
     )
     picture = sheet.contact_sheet(batch(2))
     lines = 1 + len(sheet.offered())

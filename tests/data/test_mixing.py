@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from data.loader import TrainLoader
 from data.mixing.cutmix import CutMix
 from data.mixing.mixup import Mixup
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from tests.support.images import NORMALIZE, numbered
 from tests.support.runs import composed
 
@@ -158,7 +158,7 @@ def test_mixed_targets_give_the_mixture_of_the_losses(option):
     config = composed(f"regularization=[{option}]", "trainer.device=cpu")
     mixing, step = (
         instantiate(config.mixing[option]),
-        objects.train_step(config, auto.possible_backends(config)[0]),
+        objects.train_step(config, autotune.possible_backends(config)[0]),
     )
     images, targets, partners = batch()
     numbers = torch.tensor([[0.3, 0.5, 0.5][: 1 if option == "mixup" else 3]])

@@ -34,7 +34,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.cifar import Archive, provide
 from data.download import md5sum
-from engine.config.options import ROOT
+from engine.config.did_you_mean import ROOT
 from engine.run.directory import RunDirectory
 from engine.training.checkpoint_file import CheckpointError, read, read_newest
 from tests.harness.mirror import mirror

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from engine.config.options import CONF
+from engine.config.did_you_mean import CONF
 from engine.device.memory import memory_explained
 from engine.run.directory import RunDirectory
 from engine.run.errors import RunError

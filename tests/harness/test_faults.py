@@ -236,7 +236,7 @@ def test_a_run_that_goes_back_trains_on_at_half_the_rate(train, monkeypatch, cap
     plain = TrainStep.__call__
 
     def step(self, state, images, targets):
-        trouble = state.step == 4 and state.rate == 1
+        trouble = state.step == 4 and state.lr_factor == 1
         plain(self, state, images * float("inf") if trouble else images, targets)
 
     monkeypatch.setattr(TrainStep, "__call__", step)
@@ -319,7 +319,7 @@ def test_a_run_with_the_largest_batch_keeps_it_when_it_goes_on(train, monkeypatc
     run = train("trainer.batch_size=auto", "trainer.max_epochs=1", "scheduler=constant")
     assert run.result["batch_size"] == batch_size.SMALLEST
     assert f"batches of {batch_size.SMALLEST}" in caplog.text
-    monkeypatch.setattr("engine.build.auto.largest_batch", None)
+    monkeypatch.setattr("engine.build.autotune.largest_batch", None)
     more = ("trainer.max_epochs=2", "resume_force=true", "scheduler=constant", f"resume={run.directory.path}")
     resumed = train("trainer.batch_size=auto", *more, directory=run.directory.path)
     assert resumed.result["batch_size"] == batch_size.SMALLEST

@@ -14,7 +14,7 @@ from models.airbench import Airbench, Block, Conv
 from models.alexnet import AlexNet2012
 from models.attention import BottleneckAttention, ConvBlockAttention, GatherExcite, SqueezeExcitation
 from models.drop_block import DropBlock
-from models.layers import DropPath, Float32Conv2d, Place, depthwise_conv, places
+from models.layers import BlockSettings, DropPath, Float32Conv2d, block_settings, depthwise_conv
 from models.preresnet import ORDERS, Addition, PreActivationBlock
 from models.resnet import ZeroPadShortcut, make_shortcut
 from models.resnext import ResNeXtBlock
@@ -31,9 +31,9 @@ def make(name: str, *overrides: str) -> nn.Module:
     return objects.network(objects.plain(config.model), num_classes=10, in_channels=3)
 
 
-def place(stride: int = 1, *, is_first: bool = False) -> Place:
+def block_at(stride: int = 1, *, is_first: bool = False) -> BlockSettings:
     """Where a block of a test stands."""
-    return Place(stage=0, is_first=is_first, stride=stride, size=8)
+    return BlockSettings(stage=0, is_first=is_first, stride=stride, size=8)
 
 
 def random_statistics(module: nn.Module) -> nn.Module:
@@ -79,7 +79,7 @@ def test_each_shortcut_stands_where_its_option_says():
 
 
 def test_places_halve_the_image_and_drop_more_and_more():
-    found = [(p.stage, p.stride, p.size, round(p.drop_path, 3)) for p in places([2, 3], drop_path=0.5)]
+    found = [(p.stage, p.stride, p.size, round(p.drop_path, 3)) for p in block_settings([2, 3], drop_path=0.5)]
     assert found == [(0, 1, 32, 0.1), (0, 1, 32, 0.2), (1, 2, 16, 0.3), (1, 1, 16, 0.4), (1, 1, 16, 0.5)]
 
 
@@ -166,7 +166,7 @@ def test_drop_block_stands_behind_every_convolution_and_shortcut_of_the_last_two
 def test_resnext_blocks_three_forms_agree():
     """Fig. 3 of the paper: paths written out (a), concatenated early (b), and as one grouped convolution (c)."""
     cardinality, width = 4, 3
-    block = random_statistics(ResNeXtBlock(8, cardinality * width, 16, place(2), cardinality, None))
+    block = random_statistics(ResNeXtBlock(8, cardinality * width, 16, block_at(2), cardinality, None))
     reduce, reduce_norm, _, grouped, grouped_norm, _, expand, expand_norm = block.residual
     x = images(2, 8, 6, 6)
 
@@ -193,7 +193,7 @@ def test_resnext_blocks_three_forms_agree():
 def block_of(order: str = "full_preactivation", shortcut: str = "identity", **options) -> PreActivationBlock:
     """A block whose shapes do not change, with statistics that matter."""
     block = PreActivationBlock(
-        6, 6, place(**options), expansion=1, order=order, shortcut=shortcut, attention=None, dropout=0.0
+        6, 6, block_at(**options), expansion=1, order=order, shortcut=shortcut, attention=None, dropout=0.0
     )
     return random_statistics(block)
 
@@ -232,7 +232,7 @@ def test_projections_see_activated_maps_and_have_no_normalisation():
         PreActivationBlock(
             6,
             8,
-            place(2, is_first=True),
+            block_at(2, is_first=True),
             expansion=1,
             order="full_preactivation",
             shortcut="identity",
@@ -299,7 +299,7 @@ def test_mixing_takes_one_share_forward_and_another_backward():
 
 def shake_block(forward: str = "shake", backward: str = "shake", level: str = "image") -> ShakeShakeBlock:
     """A block whose branches yield -1 and 1 everywhere, so that its output is 1 - 2 * share, plus x."""
-    block = ShakeShakeBlock(4, 4, place(), forward_mixing=forward, backward_mixing=backward, level=level)
+    block = ShakeShakeBlock(4, 4, block_at(), forward_mixing=forward, backward_mixing=backward, level=level)
     for branch, value in zip(block.branches, (-1.0, 1.0), strict=True):
         branch.append(_Constant(value))
     return block
@@ -402,8 +402,8 @@ def test_convolutional_block_attention(pooling):
     y = x * gate[:, :, None, None]
     maps = {"both": [y.max(1).values, y.mean(1)], "average": [y.mean(1)], "max": [y.max(1).values]}[pooling]
     convolution, norm, _ = module.spatial
-    place_gate = torch.sigmoid(norm(F.conv2d(torch.stack(maps, dim=1), convolution.weight, padding=3)))
-    torch.testing.assert_close(module(x), y * place_gate)
+    spatial_gate = torch.sigmoid(norm(F.conv2d(torch.stack(maps, dim=1), convolution.weight, padding=3)))
+    torch.testing.assert_close(module(x), y * spatial_gate)
 
 
 def test_the_spatial_gate_of_cbam_starts_at_a_half():

@@ -9,7 +9,7 @@ from tests.support.networks import FAMILIES, SMALL_FAMILIES
 
 # An epoch of these takes minutes; that they learn shows in a few images, seen again and again.
 LARGE = ["alexnet_2012", "vgg11", "googlenet", "inception_v2", "inception_resnet_v1", "resnext29_32x4d", "sknet26"]
-LARGE += ["shake_shake26_2x32d"]
+LARGE += ["shake_shake26_2x32d", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"]
 
 BY_HEART = {
     # Its initial weights leave a plateau, which large steps do not find a way out of.
@@ -22,6 +22,10 @@ BY_HEART = {
         "augmentation.crop.padding=0",
     ),
     "inception_resnet_v1": ("trainer.max_epochs=10",),
+    **dict.fromkeys(
+        ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"),
+        ("optimizer.lr=2e-3", "scheduler=cosine", "trainer.max_epochs=40"),
+    ),
     "shake_shake26_2x32d": ("optimizer.lr=1e-3", "trainer.max_epochs=25"),
 }
 
@@ -29,9 +33,6 @@ BY_HEART = {
 SETTINGS = {
     "lenet5": ("dataset.train_size=6000",),
     "alexnet": ("dataset.train_size=3000", "optimizer.lr=3e-4"),
-    "mobilenet_v1": ("dataset.train_size=3000",),
-    # Its running statistics remember a hundred steps: they want several hundred to be right.
-    "mobilenet_v3_small": ("dataset.train_size=6000",),
 }
 
 

@@ -208,7 +208,7 @@ PARTS = {"__init__", "__main__", "layers", "attention", "drop_block", "shake_dro
 
 
 def test_every_family_is_there():
-    """Each file of models/ that defines a network has a variant among those below."""
+    """Each file of models/ that defines a network has a variant in conf/model/."""
     used = {load.model_settings(name)["_target_"].split(".")[1] for name in FAMILIES}
     files = {file.stem for file in (ROOT / "models").glob("*.py")} - PARTS
     assert used == files

@@ -1,11 +1,22 @@
 """Networks of the zoo by name, and one small variant of each family."""
 
 import torch
+import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.build import objects
-from tests.support.runs import composed
+from engine.config.did_you_mean import CONF
+from tests.support.runs import composed, option_names
+
+
+def module_of(name: str) -> str:
+    """The file of models/ that has the class of conf/model/`name`.yaml, which may inherit it."""
+    settings = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    if "_target_" in settings:
+        return settings["_target_"].split(".")[1]
+    return module_of(next(base for base in settings["defaults"] if base != "_self_"))
+
 
 # Hundreds of layers or billions of multiply-adds, of classes that smaller networks have as well.
 GIANTS = {"resnet1202", "preresnet1202", "preresnet1001", "densenet190bc", "inception_resnet_v2", "inception_v4"}
@@ -41,6 +52,12 @@ FAMILIES = {
     "shake_shake26_2x32d": (),
     "airbench94": (),
 }
+# Of a family that is not listed, the first variant.
+_LISTED = {module_of(name) for name in FAMILIES}
+for _name in option_names("model"):
+    if module_of(_name) not in _LISTED:
+        _LISTED.add(module_of(_name))
+        FAMILIES[_name] = ()
 
 
 # Where a test takes minutes: without those whose blocks are another one's, in several times its time.

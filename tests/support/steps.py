@@ -6,9 +6,9 @@ import torch
 from omegaconf import DictConfig
 
 from data.dataset import Dataset, Images, split
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.config.schedule import make_schedule
-from engine.training.step import set_learning_rate
+from engine.training.step import scale_learning_rate
 from tests.support.runs import CONF, composed, option_names
 
 # An epoch in which swa, too, averages. It is no whole number: at the end of an epoch swa reads a counter.
@@ -31,13 +31,13 @@ def train_a_step(*overrides: str) -> torch.Tensor:
 def step_of(config: DictConfig) -> torch.Tensor:
     """One step of a configuration; the change of the weights."""
     torch.manual_seed(config.seed)
-    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    backend, splits = autotune.possible_backends(config)[0], tiny_splits()
     state = objects.state(config, splits, backend)
     train = objects.loaders(config, splits, backend).train
     before = torch.cat([parameter.detach().clone().flatten() for parameter in state.model.parameters()])
     state.model.train()
     images, targets = next(train.epoch(0))
-    set_learning_rate(state.optimizer, make_schedule(config)(1))
+    scale_learning_rate(state.optimizer, make_schedule(config)(1))
     objects.train_step(config, backend)(state, images, targets)
     assert state.totals.isfinite().all()
     change = torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()]) - before

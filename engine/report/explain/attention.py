@@ -19,7 +19,7 @@ from data.loader import EvalLoader
 from engine.build.from_checkpoint import EvalData, Trained
 from engine.plotting import plot
 from engine.plotting.tables import aligned
-from engine.report.explain.chosen import first_of_each, shown_classes
+from engine.report.explain.examples import first_of_each, shown_classes
 from engine.report.parts import Part, Section, embedded, progress_bar
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
 def attention_of(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """The weights of an attention module for its input [B, C, H, W], averaged over the other dimensions.
 
-    "channels" float [B, C], "places" (positions) [B, H, W], or [B, 1, 1] if all are equal, "kernels" [B, branches].
+    "channels" float [B, C], "positions" [B, H, W], or [B, 1, 1] if all are equal, "kernels" [B, branches].
     """
     kind = type(module)
     if hasattr(kind, "selection"):
         return {"kernels": module.selection(module.split(x)).mean(2)}
     if hasattr(kind, "channel_gate"):
         channels = module.channel_gate(x)
-        return {"channels": channels.flatten(1), "places": module.place_gate(x * channels).flatten(0, 1)}
+        return {"channels": channels.flatten(1), "positions": module.spatial_gate(x * channels).flatten(0, 1)}
     gate = module.gate(x)
-    return {"channels": gate.mean((2, 3)), "places": gate.mean(1)}
+    return {"channels": gate.mean((2, 3)), "positions": gate.mean(1)}
 
 
 @dataclass
@@ -122,7 +122,7 @@ def gates_by_class(model: nn.Module, batches: EvalLoader, classes: int) -> list[
             model(images)
             counts = counts + labels.bincount(minlength=classes)
             for name, reading in recorded.items():
-                (what,) = reading.values.keys() - {"places"}
+                (what,) = reading.values.keys() - {"positions"}
                 values = reading.values[what]
                 total = sums.setdefault((name, reading.side, what), values.new_zeros(classes, values.shape[1]))
                 total.index_add_(0, labels, values)
@@ -137,7 +137,7 @@ def position_maps(model: nn.Module, images: Tensor) -> dict[str, np.ndarray]:
     """
     with record_attention(model.eval()) as recorded:
         model(images)
-    maps = {name: reading.values["places"] for name, reading in recorded.items() if "places" in reading.values}
+    maps = {name: reading.values["positions"] for name, reading in recorded.items() if "positions" in reading.values}
     chosen = last_of_each_side({name: recorded[name].side for name, values in maps.items() if is_uneven(values)})
     shown = {name: F.avg_pool2d(maps[name], -(-recorded[name].side // LARGEST)) for name in chosen}
     return {name: rounded(values.cpu().numpy()) for name, values in shown.items()}
@@ -169,7 +169,7 @@ def attention_weights(trained: Trained, images: EvalData) -> Part:
         kernels={gate.name: rounded(gate.weights[numbers]) for gate in gates if gate.what == "kernels"},
         sides=kernel_sides(trained.model),
         examples=examples,
-        places=position_maps(trained.model, trained.normalize(test.images[examples])),
+        positions=position_maps(trained.model, trained.normalize(test.images[examples])),
     )
     return Part(
         "attention",
@@ -199,7 +199,7 @@ def kernel_sides(model: nn.Module) -> list[int]:
 class Shown:
     """Data of the figures, by module: weights of channels [K, C] and kernels [K, n] for K classes, positions [B, H, W].
 
-    `sides` are the kernel sizes in pixels, `examples` the indices of the test images of `places`.
+    `sides` are the kernel sizes in pixels, `examples` the indices of the test images of `positions`.
     """
 
     classes: Sequence[str]
@@ -207,7 +207,7 @@ class Shown:
     kernels: Mapping[str, np.ndarray]
     sides: Sequence[int]
     examples: Sequence[int]
-    places: Mapping[str, np.ndarray]
+    positions: Mapping[str, np.ndarray]
 
     @property
     def content(self) -> dict[str, Any]:
@@ -216,8 +216,12 @@ class Shown:
             what: {name: dict(zip(self.classes, values.tolist(), strict=True)) for name, values in weights.items()}
             for what, weights in (("channels", self.channels), ("kernels", self.kernels))
         }
-        maps = {name: values.tolist() for name, values in self.places.items()}
-        return {**by_class, "kernel_sides": list(self.sides), "places": {"images": list(self.examples), "maps": maps}}
+        maps = {name: values.tolist() for name, values in self.positions.items()}
+        return {
+            **by_class,
+            "kernel_sides": list(self.sides),
+            "positions": {"images": list(self.examples), "maps": maps},
+        }
 
 
 def gate_rows(gates: Sequence[Gate], shown: Shown) -> list[Sequence[str]]:
@@ -255,7 +259,7 @@ def sections(gates: Sequence[Gate], shown: Shown, images: np.ndarray) -> Iterato
             "and depth. Each column is a unit, in layer order. Bright: the larger kernel dominates."
         )
         yield Section("Attention: kernels by class", note + some, picture=embedded(kernel_picture(shown)))
-    if shown.places:
+    if shown.positions:
         note = (
             "Spatial attention, averaged over the channels, for the first test image of each class, in the last "
             "module of each stage. All images of a row share one colour scale."
@@ -315,7 +319,7 @@ def position_picture(shown: Shown, images: np.ndarray) -> "Figure":
     """A row of images uint8 [B, C, H, W], and below it a row of maps for each module."""
     count = len(images)
     canvas, panels = plot.figure(
-        width=0.95 * count + 0.9, height=1.05 * (1 + len(shown.places)), rows=1 + len(shown.places), columns=count
+        width=0.95 * count + 0.9, height=1.05 * (1 + len(shown.positions)), rows=1 + len(shown.positions), columns=count
     )
     whole = (0, 1, 0, 1)
     for axes in panels:
@@ -324,7 +328,7 @@ def position_picture(shown: Shown, images: np.ndarray) -> "Figure":
     for axes, image, name in zip(panels[:count], images, shown.classes, strict=True):
         axes.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, extent=whole)
         axes.set_title(name, fontsize=8, color=plot.INK, parse_math=False)
-    for row, maps in enumerate(shown.places.values(), 1):
+    for row, maps in enumerate(shown.positions.values(), 1):
         of_row = panels[row * count : (row + 1) * count]
         for axes, values in zip(of_row, maps, strict=True):
             shades = axes.imshow(values, cmap=COLOURS, vmin=maps.min(), vmax=maps.max(), extent=whole)

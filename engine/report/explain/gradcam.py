@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from data.dataset import Images
 from data.loader import Normalize
 from engine.build.from_checkpoint import EvalData, Trained
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from engine.evaluation import metrics
 from engine.evaluation.evaluate import predict
-from engine.report.explain.chosen import first_of_each, shown_classes
+from engine.report.explain.examples import first_of_each, shown_classes
 from engine.report.parts import Part, Section, Tile, embedded_pixels, progress_bar
 from engine.run.console import percent
 
@@ -42,7 +42,7 @@ class FeatureMap:
     """A feature map [B, C, H, W] and its location in the network."""
 
     values: Tensor | None = None
-    place: str = ""
+    layer: str = ""
 
 
 @contextmanager
@@ -54,16 +54,16 @@ def last_map(model: nn.Module) -> Iterator[FeatureMap]:
     """
     last = FeatureMap()
 
-    def record(tensor: Any, place: str) -> None:
+    def record(tensor: Any, layer: str) -> None:
         is_map = isinstance(tensor, Tensor) and tensor.ndim == 4 and min(tensor.shape[2:]) > 1
         if is_map and tensor is not last.values:  # a block and its stage return the same map
-            last.values, last.place = tensor, place
+            last.values, last.layer = tensor, layer
 
     handles = []
     for name, module in model.named_modules():
         into, out = f"into {name or 'the network'}", f"out of {name or 'the network'}"
-        handles.append(module.register_forward_pre_hook(lambda _, inputs, place=into: record(inputs[0], place)))
-        handles.append(module.register_forward_hook(lambda _, inputs, output, place=out: record(output, place)))
+        handles.append(module.register_forward_pre_hook(lambda _, inputs, layer=into: record(inputs[0], layer)))
+        handles.append(module.register_forward_hook(lambda _, inputs, output, layer=out: record(output, layer)))
     try:
         yield last
     finally:
@@ -81,7 +81,7 @@ def class_maps(model: nn.Module, images: Tensor, classes: Tensor) -> tuple[Tenso
         scores = model(images.detach().requires_grad_()).gather(1, classes[:, None])
         (gradients,) = torch.autograd.grad(scores.sum(), last.values)
     weights = gradients.mean((2, 3), keepdim=True)
-    return F.relu((weights * last.values).sum(1)).detach(), last.place
+    return F.relu((weights * last.values).sum(1)).detach(), last.layer
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class GradCamResult:
         return {
             "image": self.number,
             "class": self.label,
-            "taken_for": self.predicted,
+            "predicted": self.predicted,
             "probability": self.probability,
             "maps": {name: values.tolist() for name, values in self.maps.items()},
         }
@@ -119,14 +119,14 @@ def grad_cam(trained: Trained, images: EvalData) -> Part:
     correct = np.where(predicted == labels, labels, -1)
     firsts = first_of_each(correct, shown_classes(labels, len(trained.classes)), CORRECT)
     wrongs = metrics.most_confident_errors(labels, predicted, metrics.confidence(logits))[:ERRORS].tolist()
-    results, place = grad_cam_results(trained, images.test.images, logits, [*firsts, *wrongs])
+    results, layer = grad_cam_results(trained, images.test.images, logits, [*firsts, *wrongs])
     right, wrong = results[: len(firsts)], results[len(firsts) :]
     side = " x ".join(map(str, next(iter(results[0].maps.values())).shape))
     return Part(
         "grad_cam",
-        {"place": place, "right": [one.content for one in right], "mistakes": [one.content for one in wrong]},
-        [f"Grad-CAM, maps {place}, {side}: {len(right)} correct predictions, {len(wrong)} errors, in report.html"],
-        list(sections(right, wrong, images.test.images, f"{place}, {side}")),
+        {"layer": layer, "right": [one.content for one in right], "mistakes": [one.content for one in wrong]},
+        [f"Grad-CAM, maps {layer}, {side}: {len(right)} correct predictions, {len(wrong)} errors, in report.html"],
+        list(sections(right, wrong, images.test.images, f"{layer}, {side}")),
     )
 
 
@@ -137,7 +137,7 @@ def grad_cam_results(
     names, labels, predicted = trained.classes, images.labels.tolist(), metrics.predicted(logits).tolist()
     sure = np.exp(metrics.log_probabilities(logits).max(1))
     asked = [(number, name) for number in numbers for name in dict.fromkeys((predicted[number], labels[number]))]
-    maps, place = scaled_maps(trained.model, images, trained.normalize, asked)
+    maps, layer = scaled_maps(trained.model, images, trained.normalize, asked)
     results = [
         GradCamResult(
             number=number,
@@ -148,30 +148,30 @@ def grad_cam_results(
         )
         for number in numbers
     ]
-    return results, place
+    return results, layer
 
 
 def scaled_maps(
     model: nn.Module, images: Images, normalize: Normalize, asked: Sequence[tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], np.ndarray], str]:
     """The map, as in GradCamResult, for each pair of image index and class index; and the maps' location."""
-    found, place = {}, ""
+    found, layer = {}, ""
     for start in range(0, len(asked), BATCH_SIZE):
         some = asked[start : start + BATCH_SIZE]
         numbers, classes = torch.tensor(some, device=images.labels.device).unbind(1)
-        maps, place = class_maps(model, normalize(images.images[numbers]), classes)
+        maps, layer = class_maps(model, normalize(images.images[numbers]), classes)
         largest = maps.amax((1, 2), keepdim=True)
         scaled = torch.where(largest > 0, maps / largest, 0).cpu().numpy().astype(float).round(DECIMALS)
         found |= dict(zip(some, scaled, strict=True))
-    return found, place
+    return found, layer
 
 
 def sections(
-    right: Sequence[GradCamResult], wrong: Sequence[GradCamResult], images: Images, place: str
+    right: Sequence[GradCamResult], wrong: Sequence[GradCamResult], images: Images, layer: str
 ) -> Iterator[Section]:
     """Tiles of the images, with a note on how to read them."""
     note = (
-        f"Bright: positions of the last feature map ({place}) that raise the logit of the class (Grad-CAM). Each map "
+        f"Bright: positions of the last feature map ({layer}) that raise the logit of the class (Grad-CAM). Each map "
         "is scaled to its own maximum: maps show where, not how much. Below: the confidence."
     )
     if right:

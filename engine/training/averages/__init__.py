@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 
 
 class Average(Protocol):

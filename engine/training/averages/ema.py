@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.device.amp import Precision
 from engine.device.buffers import copy_into
-from engine.device.precision import Precision
 
 
 class EMA:

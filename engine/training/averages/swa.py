@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from schedulers import as_epoch
 
 

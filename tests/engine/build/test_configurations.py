@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.config.check import check
 from engine.config.command import initialized
 from engine.config.overrides import parse
@@ -17,7 +17,7 @@ from engine.config.schedule import make_schedule
 from engine.config.schema import BOUND, LIST, keys_of_files, known_keys
 from engine.device.device import backends
 from engine.run.errors import CommandError, RunError
-from engine.training.step import set_learning_rate
+from engine.training.step import scale_learning_rate
 from tests.support.runs import composed, option_names
 from tests.support.steps import constructors, tiny_splits
 
@@ -41,7 +41,7 @@ def edges(form: str) -> list[str]:
     if kind == "float":
         beside = [math.nextafter(limit, direction) for limit in limits for direction in (-math.inf, math.inf)]
         return [repr(number) for number in [*limits, *beside, 0.5, 3.0]]
-    return {"bool": ["true", "false"], "text": ["some"], "directory": ["."], "place": ["."]}.get(kind, [form])
+    return {"bool": ["true", "false"], "text": ["some"], "directory": ["."], "path": ["."]}.get(kind, [form])
 
 
 @st.composite
@@ -83,7 +83,7 @@ def build_network(config: DictConfig) -> None:
 def train_a_step(config: DictConfig) -> None:
     """Build everything else around a small network, and take a step."""
     with suppress(RunError):  # where this machine has no GPU
-        auto.possible_backends(config)
+        autotune.possible_backends(config)
     backend = backends(torch.device("cpu"), precision="fp32", memory_format="contiguous")[0]
     config = OmegaConf.merge(config, {"trainer": {"device": "cpu"}})
     OmegaConf.set_struct(config, False)
@@ -91,7 +91,7 @@ def train_a_step(config: DictConfig) -> None:
     state, loaders = objects.state(config, SPLITS, backend), objects.loaders(config, SPLITS, backend)
     schedule = make_schedule(config, steps_per_epoch=len(loaders.train))
     for share in (0, 0.3, 1):
-        set_learning_rate(state.optimizer, schedule(share * config.trainer.max_epochs))
+        scale_learning_rate(state.optimizer, schedule(share * config.trainer.max_epochs))
     for images, targets in loaders.train.epoch(0):
         objects.train_step(config, backend)(state, images, targets)
         break

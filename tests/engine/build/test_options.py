@@ -11,11 +11,11 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.config.combinations import check_model, constructor_arguments
 from engine.config.schedule import make_schedule
 from engine.run.errors import CommandError
-from engine.training.step import set_learning_rate
+from engine.training.step import scale_learning_rate
 from tests.support.marks import slow_except
 from tests.support.runs import composed, option_names
 from tests.support.steps import constructors, tiny_splits, train_a_step
@@ -46,12 +46,12 @@ def test_a_regularizer_makes_another_step(option):
 def test_an_optimizer_follows_every_schedule(option):
     """From one to the next in the middle of their epochs, with what it remembers; the rate is what it is told."""
     config = composed("model=lenet5", f"optimizer={option}", "trainer.device=cpu", "trainer.batch_size=4")
-    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    backend, splits = autotune.possible_backends(config)[0], tiny_splits()
     state, train_step = objects.state(config, splits, backend), objects.train_step(config, backend)
     images, targets = next(objects.loaders(config, splits, backend).train.epoch(0))
     for name, schedule in schedules().items():
         before = [parameter.clone() for parameter in state.model.parameters()]
-        set_learning_rate(state.optimizer, factor := 1e-3 * schedule(1.5))
+        scale_learning_rate(state.optimizer, factor := 1e-3 * schedule(1.5))
         train_step(state, images, targets)
         moved = [not torch.equal(*pair) for pair in zip(before, state.model.parameters(), strict=True)]
         assert any(moved) == (factor > 0), name
@@ -151,12 +151,12 @@ def test_precisions_and_memory_formats(precision, memory_format):
 def test_image_operations_run_in_the_order_of_their_places(chosen):
     """Whatever the order on the command line; those at the same place by name."""
     config = composed(f"regularization=[{','.join(chosen)}]", "trainer.device=cpu")
-    train = objects.loaders(config, tiny_splits(), auto.possible_backends(config)[0]).train
+    train = objects.loaders(config, tiny_splits(), autotune.possible_backends(config)[0]).train
     assert [type(operation).__name__ for operation in train.operations] == ["RandomCrop", "RandomFlip", "Cutout"]
     assert [type(mixing).__name__ for mixing in train.mixings] == ["CutMix", "Mixup"]
 
 
 def test_an_image_operation_can_be_left_out():
     config = composed("~augmentation.flip", "augmentation.crop.padding=2", "trainer.device=cpu")
-    train = objects.loaders(config, tiny_splits(), auto.possible_backends(config)[0]).train
+    train = objects.loaders(config, tiny_splits(), autotune.possible_backends(config)[0]).train
     assert [operation.padding for operation in train.operations] == [2]

@@ -8,10 +8,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-from engine.build import auto, from_checkpoint, objects, precision_benchmark
+from engine.build import autotune, from_checkpoint, objects, precision_benchmark
+from engine.device.amp import Precision, choose_precision, precisions
 from engine.device.cuda_graphs import WARM_UP, discard_log
 from engine.device.device import Backend, backends
-from engine.device.precision import Precision, choose_precision, precisions
 from engine.run.errors import DeviceError
 from tests.support.runs import composed
 from tests.support.steps import tiny_splits
@@ -32,8 +32,8 @@ def trials(monkeypatch):
         asked.append(list(ways))
         return {way: 100.0 * 2**place for place, way in enumerate(ways)}
 
-    monkeypatch.setattr("engine.build.auto.benchmark_backends", benchmark_backends)
-    monkeypatch.setattr("engine.build.auto.MEASURED", {})
+    monkeypatch.setattr("engine.build.autotune.benchmark_backends", benchmark_backends)
+    monkeypatch.setattr("engine.build.autotune.MEASURED", {})
     return asked
 
 
@@ -274,8 +274,8 @@ def no_trial(monkeypatch):
     """From when it is called on, nothing may be tried out."""
 
     def forbid():
-        monkeypatch.setattr("engine.build.auto.MEASURED", {})
-        monkeypatch.setattr("engine.build.auto.benchmark_backends", None)
+        monkeypatch.setattr("engine.build.autotune.MEASURED", {})
+        monkeypatch.setattr("engine.build.autotune.benchmark_backends", None)
 
     return forbid
 
@@ -297,10 +297,10 @@ def test_a_resumed_run_computes_in_another_way_if_it_is_forced_to(train, trials)
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
 def test_what_a_mac_lacks_is_fp32_there(precision, monkeypatch):
-    monkeypatch.setattr(auto, "choose_device", lambda _: torch.device("mps"))
+    monkeypatch.setattr(autotune, "choose_device", lambda _: torch.device("mps"))
     record = {"precision": precision, "memory_format": "contiguous"}
     record["config"] = {"trainer": {"precision": "auto", "memory_format": "auto"}}
-    (way,) = auto.possible_backends(composed(), record)
+    (way,) = autotune.possible_backends(composed(), record)
     assert way.precision.name == ("fp32" if precision == "tf32" else "fp16")
 
 
@@ -310,7 +310,7 @@ def test_a_run_from_a_gpu_goes_on_upon_a_processor_in_fp32(precision):
     config = composed("trainer.device=cpu", f"trainer.precision={precision}", "trainer.memory_format=contiguous")
     for recorded in (precision, "fp32"):
         record = {"precision": recorded, "memory_format": "contiguous", "config": objects.plain(config)}
-        assert [str(way) for way in auto.possible_backends(config, record)] == ["fp32 contiguous"]
+        assert [str(way) for way in autotune.possible_backends(config, record)] == ["fp32 contiguous"]
 
 
 def test_evaluation_computes_as_training_did(train, trials, no_trial):
@@ -351,6 +351,6 @@ def test_parts_of_a_batch_are_tried_as_large_as_they_are(train, trials, monkeypa
         sizes.append(batch_size)
         return dict.fromkeys(ways, 1.0)
 
-    monkeypatch.setattr("engine.build.auto.benchmark_backends", benchmark_backends)
+    monkeypatch.setattr("engine.build.autotune.benchmark_backends", benchmark_backends)
     train(*AUTO, "trainer.gradient_accumulation=3", "trainer.max_epochs=1")
     assert sizes == [11]

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from engine.config import command as command_module
-from engine.config.options import did_you_mean
+from engine.config.did_you_mean import did_you_mean
 from engine.run import exit
-from engine.run.paths import find_checkpoints
+from engine.run.find_checkpoint import find_checkpoints
 from tests.support.commands import answer, processor_seconds, seconds_of_torch
 from tests.support.runs import ROOT, composed
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.config.command import command_line
 from engine.device.seeds import random_states, restore_random_states
 from engine.run.directory import RunDirectory
@@ -83,7 +83,7 @@ def test_resumed_equals_undisturbed(undisturbed, train, monkeypatch, tmp_path, s
 def test_every_optimizer_resumes_from_its_state(optimizer):
     """Through the state of a run, as a checkpoint keeps it; the other network begins with other weights."""
     config = composed("model=lenet5", "trainer.device=cpu", "trainer.batch_size=4", f"optimizer={optimizer}")
-    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    backend, splits = autotune.possible_backends(config)[0], tiny_splits()
     train_step = objects.train_step(config, backend)
     batches = list(objects.loaders(config, splits, backend).train.epoch(0))
     first, second = objects.state(config, splits, backend), objects.state(config, splits, backend)

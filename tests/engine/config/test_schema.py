@@ -46,7 +46,7 @@ def test_a_directory_must_exist(tmp_path):
 
 
 def test_a_place_exists_or_can_be_made(tmp_path, monkeypatch):
-    key = Key("place | null")
+    key = Key("path | null")
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for good in (tmp_path, tmp_path / "a" / "b", "a/b", "~", None):
@@ -146,7 +146,7 @@ def test_a_bound_names_a_key_that_there_is():
                     assert limit in settings if "." in limit else (*path[:-1], limit) in keys, f"{file}: {path}"
 
 
-ATOM = rf"(?:int|float|bool|text|directory|place)(?:(?:,? |, ){BOUND.pattern.replace('(', '(?:')})*(?:, odd)?"
+ATOM = rf"(?:int|float|bool|text|directory|path)(?:(?:,? |, ){BOUND.pattern.replace('(', '(?:')})*(?:, odd)?"
 LITERAL = r"-?\w+"
 FORM = re.compile(rf"{ATOM}|list of (?:\d+(?: to \d+)? )?(?:{ATOM}|{LITERAL}(?: or {LITERAL})+)")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.device.compile import compile_network
 from engine.training.optimizers.eager import eager
 from tests.support.runs import ROOT, composed, option_names
@@ -27,12 +27,12 @@ finally:
 OPTIMIZERS = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from tests.support.runs import composed
 from tests.support.steps import tiny_splits
 for option in sys.argv[1:]:
     config = composed("model=lenet5", "trainer.batch_size=8", "trainer.device=cpu", "optimizer=" + option)
-    backend, splits = auto.possible_backends(config)[0], tiny_splits()
+    backend, splits = autotune.possible_backends(config)[0], tiny_splits()
     state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
     for images, targets in objects.loaders(config, splits, backend).train.epoch(0):
         step(state, images, targets)
@@ -67,7 +67,7 @@ def test_weights_and_optimizer_go_with_their_last_user():
     try:
         for option in option_names("optimizer"):
             config = composed("model=lenet5", "trainer.batch_size=8", "trainer.device=cpu", f"optimizer={option}")
-            backend, splits = auto.possible_backends(config)[0], tiny_splits()
+            backend, splits = autotune.possible_backends(config)[0], tiny_splits()
             state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
             step(state, torch.randn(4, 3, 32, 32), torch.zeros(4).long())
             references = [weakref.ref(state.optimizer), weakref.ref(next(state.model.parameters()))]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.device.flops import count_multiply_adds
-from engine.training.step import set_learning_rate
+from engine.training.step import scale_learning_rate
 from tests.support.marks import slow_except
 from tests.support.networks import make, multiply_adds
 from tests.support.runs import ROOT, composed, option_names
@@ -63,7 +63,7 @@ class Sides:
     def __init__(self, *overrides: str):
         fixed = ("trainer.precision=bf16", "trainer.memory_format=channels_last", "trainer.device=cpu")
         config = composed("model=resnet20", "model.depths=[1,1,1]", "trainer.batch_size=8", *fixed, *overrides)
-        self.backend, splits = auto.possible_backends(config)[0], tiny_splits()
+        self.backend, splits = autotune.possible_backends(config)[0], tiny_splits()
         self.state = objects.state(config, splits, self.backend)
         self.state.model.train()
         self.train = objects.loaders(config, splits, self.backend).train
@@ -71,7 +71,7 @@ class Sides:
         self.batch = next(self.train.epoch(0))
 
     def ours(self) -> None:
-        set_learning_rate(self.state.optimizer, 1.0)
+        scale_learning_rate(self.state.optimizer, 1.0)
         self.step(self.state, *self.batch)
 
     def bare(self) -> None:
@@ -85,7 +85,7 @@ class Sides:
     def epoch(self) -> None:
         """All that fit does in an epoch, but for its end."""
         for images, targets in self.train.epoch(0):
-            set_learning_rate(self.state.optimizer, 1.0)
+            scale_learning_rate(self.state.optimizer, 1.0)
             self.step(self.state, images, targets)
             for average in self.state.averages.values():
                 average.update(self.state.model, epoch=IN_THE_LAST_EPOCH)
@@ -177,11 +177,11 @@ MEMORY = """
 import resource, sys
 import torch
 from omegaconf import OmegaConf
-from engine.build import auto
+from engine.build import autotune
 from engine.device.device import backends
 if "set up" in sys.argv:
     [backend] = backends(torch.device("cpu"), precision="fp32", memory_format="contiguous")
-    auto.set_up(OmegaConf.create({"seed": 0, "trainer": {"deterministic": False}}), backend)
+    autotune.set_up(OmegaConf.create({"seed": 0, "trainer": {"deterministic": False}}), backend)
 for tensors in (9, 4):  # glibc before 2.38 takes up again what is freed only when its small caches are full
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(tensors):

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.build.batch_size import fits
 from engine.build.objects import Loaders
+from engine.device.amp import precisions
 from engine.device.compile import compile_network
 from engine.device.cuda_graphs import WARM_UP, CudaGraphs
-from engine.device.precision import precisions
 from engine.evaluation.evaluate import evaluate
 from engine.training.state import TrainState
-from engine.training.step import TrainStep, set_learning_rate
+from engine.training.step import TrainStep, scale_learning_rate
 from tests.support.networks import FAMILIES
 from tests.support.runs import composed, figures, interrupt_after, option_names, rebuilt, same
 from tests.support.steps import IN_THE_LAST_EPOCH, tiny_splits
@@ -32,8 +32,8 @@ def parts(*overrides: str) -> tuple[TrainState, Loaders, TrainStep]:
     """A small run on the GPU: state, batches, step."""
     model = () if any(override.startswith("model=") for override in overrides) else ("model=resnet20",)
     config = composed("trainer.batch_size=8", "trainer.device=cuda", *model, *overrides)
-    backend, splits = auto.possible_backends(config)[0], tiny_splits()
-    auto.set_up(config, backend)
+    backend, splits = autotune.possible_backends(config)[0], tiny_splits()
+    autotune.set_up(config, backend)
     state, loaders = objects.state(config, splits, backend), objects.loaders(config, splits, backend)
     state.model.train()
     if config.trainer.compile:
@@ -91,7 +91,7 @@ def test_no_step_waits_for_the_gpu(overrides):
     step(state, *next(batches))
     with no_waiting():
         for images, targets in batches:
-            set_learning_rate(state.optimizer, 1.0)
+            scale_learning_rate(state.optimizer, 1.0)
             step(state, images, targets)
             for average in state.averages.values():
                 average.update(state.model, epoch=IN_THE_LAST_EPOCH)
@@ -136,7 +136,7 @@ def test_evaluation_waits_for_the_gpu_only_at_its_end(tta):
     for batch_size in (5, 1000):
         given = f"trainer.eval_batch_size={batch_size}", f"tta={tta}"
         config = composed("model=resnet20", "trainer.device=cuda", *given)
-        backend, splits = auto.possible_backends(config)[0], tiny_splits()
+        backend, splits = autotune.possible_backends(config)[0], tiny_splits()
         state, loaders = objects.state(config, splits, backend), objects.loaders(config, splits, backend)
         work = partial(
             evaluate, state.model, loaders.test, precision=backend.precision, views=objects.instantiate(config.tta)
@@ -149,7 +149,7 @@ def test_evaluation_waits_for_the_gpu_only_at_its_end(tta):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_steps_of_every_family_are_recorded(name):
     state, loaders, step = parts(f"model={name}", *FAMILIES[name])
-    set_learning_rate(state.optimizer, 0.0)
+    scale_learning_rate(state.optimizer, 0.0)
     train_until_recorded(state, loaders, step)
     assert step.graphs.enabled
     assert len(step.graphs.captured) == 2
@@ -192,7 +192,7 @@ def test_a_compiled_network_is_recorded_and_has_the_gradients_of_any_other():
     found = []
     for compiled in ("false", "true"):
         state, loaders, step = parts("trainer.precision=fp32", f"trainer.compile={compiled}")
-        set_learning_rate(state.optimizer, 0.0)
+        scale_learning_rate(state.optimizer, 0.0)
         train_until_recorded(state, loaders, step)
         assert step.graphs.enabled
         assert len(step.graphs.captured) == 2
@@ -289,7 +289,7 @@ def test_what_cannot_be_recorded_is_computed_as_usual_and_said_once(caplog):
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_fp32_products_are_exact_unless_tf32_is_asked_for(precision):
     config = composed("trainer.device=cuda", f"trainer.precision={precision}")
-    (backend, *_) = auto.possible_backends(config)
+    (backend, *_) = autotune.possible_backends(config)
     backend.precision.set_fp32_products()
     factors = torch.randn(2, 512, 512, device=CUDA)
     exact = factors[0].double() @ factors[1].double()
@@ -317,7 +317,7 @@ def test_a_batch_that_fits_is_found(train, monkeypatch):
 
 def test_a_batch_for_which_there_is_no_memory_is_told_from_one_that_fits():
     config = composed("trainer.device=cuda", "model=resnet20", "trainer.batch_size=8")
-    backend = auto.possible_backends(config)[0]
+    backend = autotune.possible_backends(config)[0]
     state, step = objects.state(config, tiny_splits(), backend), objects.train_step(config, backend)
     shape = torch.Size((3, 32, 32))
     assert fits(state, step, backend, shape, 64)

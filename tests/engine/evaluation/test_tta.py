@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as VF
 
-from engine.build import auto, from_checkpoint, objects
+from engine.build import autotune, from_checkpoint, objects
 from engine.evaluation.evaluate import evaluate
 from engine.evaluation.tta import mean_logits
 from engine.report.every_tta import every_tta
@@ -68,7 +68,7 @@ def test_flip_answers_an_image_and_its_mirror_image_alike():
 
 def test_figures_are_those_of_the_mean():
     images, labels, model = torch.randn(20, 3, SIZE, SIZE), torch.arange(20) % 10, network()
-    precision = auto.possible_backends(composed("trainer.device=cpu", "trainer.precision=fp32"))[0].precision
+    precision = autotune.possible_backends(composed("trainer.device=cpu", "trainer.precision=fp32"))[0].precision
     figures = evaluate(model, [(images, labels)], precision=precision, views=views("tta=flip"))
     logits = (model(images) + model(images.flip(3))) / 2
     assert figures.loss == pytest.approx(F.cross_entropy(logits, labels).item())

@@ -14,7 +14,7 @@ from torch import nn
 import evaluate
 import hubconf
 from data.loader import Normalize
-from engine.config import combinations, options
+from engine.config import combinations, did_you_mean
 from engine.config.schema import read_keys
 from engine.inference.export import FILES, FORMATS, NotExported, WithNormalization, exported_program, write
 from tests.support.commands import answer
@@ -137,7 +137,7 @@ def test_a_file_with_other_answers_is_not_left(wrong, tmp_path, monkeypatch):
 
 
 def test_the_formats_are_those_of_the_key():
-    form = dict(read_keys((options.CONF / "evaluate.yaml").read_text()))[("export",)].form
+    form = dict(read_keys((did_you_mean.CONF / "evaluate.yaml").read_text()))[("export",)].form
     assert form == f"{' | '.join(FORMATS)} | list of 1 to {len(FORMATS)} {' or '.join(FORMATS)} | null"
     assert FORMATS.keys() == FILES.keys()
 

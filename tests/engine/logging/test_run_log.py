@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.logging.figures import tag
+from engine.logging.epoch_metrics import tag
 from engine.logging.run_log import RunLog
 from engine.logging.sink import Begun
 from engine.run.directory import RunDirectory

@@ -10,7 +10,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 import hubconf
 from data.dataset import Images
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.evaluation.evaluate import Evaluation
 from engine.logging import tensorboard
 from engine.plotting import tables
@@ -134,7 +134,7 @@ def test_the_graph_is_kept_on_request(train, finished):
 @pytest.mark.slow
 def test_the_graph_of_a_network_whose_calls_are_compiled():
     config, network = composed(*SMALL), hubconf.create("lenet5", num_classes=10)
-    loaders = objects.loaders(config, objects.splits(config), auto.possible_backends(config)[0])
+    loaders = objects.loaders(config, objects.splits(config), autotune.possible_backends(config)[0])
     network.compile()
     names = [node.name for node in tensorboard.graph(network, loaders.train).node]
     assert any("head" in name for name in names)

@@ -15,8 +15,8 @@ import evaluate
 from data.loader import Normalize
 from engine.build import objects
 from engine.build.from_checkpoint import Trained
+from engine.device.amp import Precision
 from engine.device.flops import PeakMemory, count_activations, count_multiply_adds
-from engine.device.precision import Precision
 from engine.evaluation.tta import as_it_is
 from engine.report import cost
 from engine.report.cost import CompilationFailed, best_batches, costs, interleaved_timings, network_cost, timed_call

@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 from data.dataset import Images
 from data.loader import EvalLoader, Normalize
 from engine.build.from_checkpoint import EvalData, Trained
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from engine.evaluation.tta import as_it_is
-from engine.report import figures, report
+from engine.report import network_result, report
 from engine.report.explain import attention, explain, filters, gradcam
-from engine.report.explain.chosen import first_of_each, shown_classes
+from engine.report.explain.examples import first_of_each, shown_classes
 from tests.support.marks import slow_except
 from tests.support.networks import FAMILIES, make
 from tests.support.runs import rebuilt
@@ -86,9 +86,9 @@ class Quadrants(nn.Module):
 
 def test_the_map_lights_up_exactly_where_the_logit_comes_from():
     images, model = torch.rand(4, 1, 8, 8), Quadrants(8)
-    maps, place = gradcam.class_maps(model, images, torch.arange(4))
+    maps, layer = gradcam.class_maps(model, images, torch.arange(4))
     torch.testing.assert_close(maps, images[:, 0] * model.quarters)
-    assert place == "into mask"
+    assert layer == "into mask"
 
 
 def test_what_speaks_against_a_class_is_cut_off():
@@ -109,16 +109,16 @@ def test_grad_cam_by_hand():
         for channel in range(6):
             weight = model[2].weight[name].view(6, 49)[channel].mean()
             expected[number] += weight.item() * maps[number, channel]
-    found, place = gradcam.class_maps(model, images, classes)
+    found, layer = gradcam.class_maps(model, images, classes)
     torch.testing.assert_close(found, expected.clamp(min=0))
     assert 0 < (found > 0).double().mean() < 1
-    assert place == "out of 0.3"
+    assert layer == "out of 0.3"
     assert all(parameter.grad is None for parameter in model.parameters()), "nothing is left of the backward pass"
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_the_maps_of_a_network_that_has_learned_lie_on_the_object():
-    """A patch in one of three colours at a place of chance, in coloured noise."""
+    """A patch in one of three colours at a random position, in coloured noise."""
     images, labels = noise(60, size=20) // 2, torch.arange(60) % 3
     corners = torch.randint(0, 15, (60, 2), generator=torch.Generator().manual_seed(0)).tolist()
     inside = torch.zeros(60, 20, 20, dtype=torch.bool)
@@ -146,7 +146,7 @@ def test_the_maps_of_a_network_that_has_learned_lie_on_the_object():
 
 
 class Maps(TorchFunctionMode):
-    """Keeps the last result, of any function of torch, that is a feature map of more than one place each way."""
+    """Keeps the last result, of any function of torch, that is a feature map larger than 1x1."""
 
     last = None
 
@@ -157,13 +157,13 @@ class Maps(TorchFunctionMode):
         return result
 
 
-# Networks whose last map lies in each kind of place: a stage, a layer behind the stages, an attention module.
+# Networks whose last map is the output of a stage, of a layer after the stages, or of an attention module.
 QUICK = {"lenet5", "vgg11", "densenet100bc", "mobilenet_v2", "bam_resnet20", "airbench94"}
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, FAMILIES))
 def test_the_map_is_the_last_that_is_computed_in_any_network(name):
-    """Whatever comes behind it has no places any more."""
+    """Whatever comes behind it has no positions any more."""
     with torch.device("meta"), torch.no_grad():
         model = make(name, *FAMILIES.get(name, ())).eval()
         with Maps() as maps, gradcam.last_map(model) as last:
@@ -188,8 +188,8 @@ def test_the_first_correct_predictions_and_the_most_confident_errors_are_shown()
     assert len(mistakes) == gradcam.ERRORS
     assert [one["probability"] for one in mistakes] == pytest.approx(sure[taken != labels].sort().values.flip(0)[:12])
     for one in mistakes:
-        assert (one["class"], one["taken_for"]) == ("abc"[labels[one["image"]]], "abc"[taken[one["image"]]])
-        assert list(one["maps"]) == [one["taken_for"], one["class"]]
+        assert (one["class"], one["predicted"]) == ("abc"[labels[one["image"]]], "abc"[taken[one["image"]]])
+        assert list(one["maps"]) == [one["predicted"], one["class"]]
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, 8), (1, 8), (3, 200)])
@@ -349,8 +349,8 @@ def test_pictures_of_attention_show_what_evaluation_json_tells(name, monkeypatch
     for shown, weights in zip(maps(figures["channels by class"]), told["channels"].values(), strict=True):
         assert sorted(map(tuple, shown.T)) == sorted(zip(*weights.values(), strict=True))
     _, *rows = np.split(np.array(maps(figures["positions"]), dtype=object), 4)
-    assert told["places"]["images"] == [0, 1, 2]
-    for row, values in zip(rows, told["places"]["maps"].values(), strict=True):
+    assert told["positions"]["images"] == [0, 1, 2]
+    for row, values in zip(rows, told["positions"]["maps"].values(), strict=True):
         for shown, value in zip(row, values, strict=True):
             np.testing.assert_array_equal(np.array(shown, dtype=float), value)
 
@@ -412,7 +412,7 @@ def test_from_a_run_to_its_report(train):
     trained, images = rebuilt(run.checkpoint())
     file = run.directory.path / "checkpoints" / "last.pt"
     parts = explain(trained, images)
-    report.report([figures.network_result(trained, images, file, "a network")], parts)
+    report.report([network_result.network_result(trained, images, file, "a network")], parts)
     content = json.loads((run.directory.path / "evaluation.json").read_text())
     assert all(content[part.name] == part.content for part in parts)
     page = (run.directory.path / "report.html").read_text()

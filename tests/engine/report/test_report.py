@@ -16,8 +16,8 @@ from engine.evaluation import metrics
 from engine.evaluation.evaluate import label_rank
 from engine.plotting import plot
 from engine.plotting.images import confusion
-from engine.report import figures, pictures, report, tables
-from engine.report.figures import NetworkResult, NotComparable, comparison, ensemble
+from engine.report import network_result, pictures, report, tables
+from engine.report.network_result import NetworkResult, NotComparable, comparison, ensemble
 from engine.report.page import page
 from engine.report.parts import Part
 from engine.run.directory import format_json
@@ -72,7 +72,7 @@ def test_a_report_of_any_answers_can_be_written_and_read(kind, tmp_path):
     ):
         assert shown in text.words
     for pair in figures["most_confused"]:
-        assert pair["taken_for"] in text.words
+        assert pair["predicted"] in text.words
     assert len(text.sources) == 2 + min(40, (~one.correct).sum())
 
 
@@ -238,7 +238,7 @@ def test_two_runs_evaluated_together(train, tmp_path, monkeypatch, caplog, capsy
     networks = []
     for name, file in evaluate.find_checkpoints(paths).items():
         trained, images = rebuilt(read(file))
-        networks.append(figures.network_result(trained, images, file, name))
+        networks.append(network_result.network_result(trained, images, file, name))
         assert len(networks[-1].val[1]) == 10
     report.report(networks)
     content = json.loads((tmp_path / "evaluation.json").read_text())

@@ -19,7 +19,7 @@ from data.corruptions.moved import rotated, translated
 from data.dataset import Images
 from data.loader import EvalLoader, Normalize
 from engine.build.from_checkpoint import EvalData, Trained
-from engine.device.precision import Precision
+from engine.device.amp import Precision
 from engine.evaluation.tta import as_it_is
 from engine.plotting.plot import folded
 from engine.report.robustness import (

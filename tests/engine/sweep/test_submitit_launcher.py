@@ -13,7 +13,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from engine.config.command import initialized
-from engine.config.options import INSTALLED, check_options
+from engine.config.did_you_mean import INSTALLED, check_options
 from engine.config.overrides import parse
 from engine.run.errors import CommandError
 from tests.support.runs import ROOT, SMALL

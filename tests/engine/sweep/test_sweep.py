@@ -221,7 +221,7 @@ def said(config, run):
 def test_the_lines_of_jobs_beside_each_other_say_whose_they_are(do, capsys):
     do(said, name="model=resnet20,seed=0-0123abcd")
     assert capsys.readouterr().out == "one\ntwo\n"
-    for launcher in jobs.BESIDE:
+    for launcher in jobs.PARALLEL:
         do(said, name="model=resnet20,seed=0-0123abcd", launcher=launcher)
         assert capsys.readouterr().out == "model=resnet20,seed=0 | one\nmodel=resnet20,seed=0 | two\n"
     do(said, name=f"{'x' * 60}=1-0123abcd", launcher="joblib")

@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import evaluate as evaluate_program
-from engine.build import auto, from_checkpoint, objects
-from engine.device.precision import choose_precision
+from engine.build import autotune, from_checkpoint, objects
+from engine.device.amp import choose_precision
 from engine.evaluation.evaluate import evaluate
 from engine.training.averages.ema import EMA
 from engine.training.averages.swa import SWA
@@ -180,8 +180,8 @@ def test_the_accuracy_on_mixed_images_has_a_name_of_its_own(train):
     assert "train_accuracy_mixed" in record
     checkpoint = run.checkpoint()
     found, config = from_checkpoint.rebuild(checkpoint, weights=None, device="cpu"), composed(*SMALL)
-    (backend,), splits = auto.possible_backends(config), objects.splits(config, keep=False)
-    clean = objects.loaders(composed(*SMALL, "trainer.clean_train_accuracy=true"), splits, backend).after_epoch
+    (backend,), splits = autotune.possible_backends(config), objects.splits(config, keep=False)
+    clean = objects.loaders(composed(*SMALL, "trainer.clean_train_accuracy=true"), splits, backend).eval_loaders
     assert torch.equal(clean["clean_train"].images.images, splits.train.images), "as they are, and not augmented"
     figures = evaluate(found.model, clean["clean_train"], precision=found.precision)
     assert record["clean_train_accuracy"] == figures.accuracy

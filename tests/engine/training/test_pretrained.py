@@ -15,12 +15,12 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from engine.build import auto, objects
+from engine.build import autotune, objects
 from engine.config import identity
 from engine.config.command import command_line
 from engine.evaluation.evaluate import predict
 from engine.run.errors import CommandError
-from engine.run.paths import find_weights
+from engine.run.find_checkpoint import find_weights
 from engine.training.checkpoint_file import CheckpointError, chosen_weights, read
 from engine.training.pretrained import read_pretrained, renamed_weight
 from tests.support.files import Bomb
@@ -267,7 +267,7 @@ def test_weights_go_into_averages_as_well(finished):
     first = finished
     weights = first.checkpoint("best")["state"]["model"]
     config = composed(*SMALL, f"init_from={first.directory.path}", "regularization=[ema]")
-    backend, splits = auto.possible_backends(config)[0], objects.splits(config)
+    backend, splits = autotune.possible_backends(config)[0], objects.splits(config)
     state = objects.state(config, splits, backend, pretrained=read_pretrained(find_weights(config.init_from)))
     for network in state.networks().values():
         assert same(dict(network.state_dict()), weights)

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.build import auto, objects
-from engine.device.precision import choose_precision
+from engine.build import autotune, objects
+from engine.device.amp import choose_precision
 from engine.training.sam import SAM
 from engine.training.state import TrainState
-from engine.training.step import TrainStep, set_learning_rate
+from engine.training.step import TrainStep, scale_learning_rate
 from tests.support.runs import composed
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_the_totals_are_those_of_the_batch(batch):
     step = train_step(gradient_accumulation=3)
     step(state, images, labels)
     step(state, images[:4], labels[:4])
-    loss, accuracy, count, finite_steps = state.take_totals()
+    loss, accuracy, count, finite_steps = state.read_and_reset_totals()
     losses = F.cross_entropy(logits, labels, reduction="none")
     hits = (logits.argmax(1) == labels).float()
     assert (count, finite_steps) == (14, 2)
@@ -148,7 +148,7 @@ def test_the_learning_rate_is_a_factor_on_the_optimizers_own():
     groups = [{"params": parameters[:1], "lr": 0.1}, {"params": parameters[1:], "lr": 0.01}]
     optimizer = torch.optim.SGD([{**group, "initial_lr": group["lr"]} for group in groups])
     for factor in (0.5, 0.1):
-        set_learning_rate(optimizer, factor)
+        scale_learning_rate(optimizer, factor)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.001])
 
 
@@ -188,12 +188,12 @@ def test_label_smoothing_reaches_the_loss():
     logits, labels = torch.randn(4, 10), torch.arange(4)
     smooth = 0.8 * F.one_hot(labels, 10) + 0.2 / 10
     expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    backend = auto.possible_backends(composed("trainer.device=cpu"))[0]
+    backend = autotune.possible_backends(composed("trainer.device=cpu"))[0]
     torch.testing.assert_close(objects.train_step(config, backend).loss(logits, labels), expected)
 
 
 def test_gradient_clipping_reaches_the_step():
-    backend = auto.possible_backends(composed("trainer.device=cpu"))[0]
+    backend = autotune.possible_backends(composed("trainer.device=cpu"))[0]
     for overrides, expected in [((), 0), (("regularization=[gradient_clipping]",), 1.0)]:
         assert objects.train_step(composed(*overrides), backend).max_grad_norm == expected
 
@@ -201,7 +201,7 @@ def test_gradient_clipping_reaches_the_step():
 def test_what_is_asked_of_a_step_reaches_it():
     words = ("regularization=[sam,max_norm]", "regularization.sam.radius=0.2", "regularization.sam.adaptive=true")
     config = composed(*words, "trainer.gradient_accumulation=3", "trainer.on_nonfinite=skip", "trainer.device=cpu")
-    step = objects.train_step(config, auto.possible_backends(config)[0])
+    step = objects.train_step(config, autotune.possible_backends(config)[0])
     assert (step.sam.radius, step.sam.adaptive, step.gradient_accumulation, step.skip_nonfinite) == (0.2, True, 3, True)
     assert step.max_weight_norm == config.regularization.max_norm.limit > 0
 
@@ -262,7 +262,7 @@ def test_sam_counts_a_batch_once(batch):
         )
         states.append(fresh_state(model))
         train_step(sam=sam)(states[-1], images, labels)
-    assert states[0].take_totals() == states[1].take_totals()
+    assert states[0].read_and_reset_totals() == states[1].read_and_reset_totals()
     for first, second in zip(states[0].model.buffers(), states[1].model.buffers(), strict=True):
         assert torch.equal(first, second)
 

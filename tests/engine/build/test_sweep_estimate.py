@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from engine.build import estimate
-from engine.build.estimate import Kind, TrainingCost
+from engine.build import sweep_estimate
+from engine.build.sweep_estimate import Kind, TrainingCost
 from engine.config import identity
 from tests.support.runs import ROOT, composed
 
@@ -14,7 +14,7 @@ CPU = ("trainer.device=cpu", "trainer.precision=fp32", "trainer.memory_format=co
 
 def kinds(*jobs: tuple[str, ...]) -> list[Kind]:
     """The kinds of jobs with such settings."""
-    return estimate.kinds([composed(*CPU, *words, hydra=True) for words in jobs])
+    return sweep_estimate.kinds([composed(*CPU, *words, hydra=True) for words in jobs])
 
 
 def test_jobs_that_take_the_same_are_one_kind_under_the_name_that_distinguishes_it():
@@ -48,9 +48,9 @@ def test_files_of_a_folder_are_counted(tmp_path):
 
 
 def test_memory_is_that_of_its_parts(monkeypatch):
-    monkeypatch.setattr(estimate, "LONG_ENOUGH", 0)  # the time does not matter
+    monkeypatch.setattr(sweep_estimate, "LONG_ENOUGH", 0)  # the time does not matter
     sgd, adam, average, parts, twice = (
-        estimate.measured(*kinds(words)).memory
+        sweep_estimate.measured(*kinds(words)).memory
         for words in (
             ("optimizer=sgd",),
             ("optimizer=adam",),
@@ -70,16 +70,16 @@ def test_memory_is_that_of_its_parts(monkeypatch):
 
 
 def test_an_average_is_counted_in_a_sweep_of_such_with_and_without(monkeypatch):
-    monkeypatch.setattr(estimate, "LONG_ENOUGH", 0)
-    without, averaged = estimate.costs(
+    monkeypatch.setattr(sweep_estimate, "LONG_ENOUGH", 0)
+    without, averaged = sweep_estimate.costs(
         kinds(("regularization=[weight_decay]",), ("regularization=[weight_decay,ema]",))
     )
     assert averaged.memory - without.memory == pytest.approx(4 * 62_006)
 
 
 def test_networks_beyond_the_time_go_by_their_multiply_adds(monkeypatch):
-    monkeypatch.setattr(estimate, "SECONDS", 0)
-    one, other, again = estimate.costs(kinds(("seed=0",), ("model=resnet20",), ("trainer.max_epochs=7",)))
+    monkeypatch.setattr(sweep_estimate, "SECONDS", 0)
+    one, other, again = sweep_estimate.costs(kinds(("seed=0",), ("model=resnet20",), ("trainer.max_epochs=7",)))
     assert (one.parameters, other.parameters, again) == (62_006, 269_722, one)
     assert one.memory
     assert other.memory is None
@@ -88,24 +88,24 @@ def test_networks_beyond_the_time_go_by_their_multiply_adds(monkeypatch):
 
 def test_lines_are_few_and_add_up():
     config = composed("dataset.val_size=0", "trainer.max_epochs=2")
-    found = [Kind(f"k{number}", [config] * 3, 50_000, 10, 32) for number in range(estimate.MOST_LINES + 2)]
+    found = [Kind(f"k{number}", [config] * 3, 50_000, 10, 32) for number in range(sweep_estimate.MOST_LINES + 2)]
     costs = [TrainingCost(269_722, 40_551_808, 1.23e8, 0.0036)] * len(found)
-    text = estimate.lines(found, costs, 100)
+    text = sweep_estimate.lines(found, costs, 100)
     assert text[0] == "66 jobs of 100, the others are finished; estimated on this device:"
     assert text[1] == "  3 x k0: 0.27 M parameters, 40.6 M multiply-adds, 120 MB to train, 6 min each"
     assert text[-2] == "  and 2 more"
     assert text[-1].startswith("in all 6.6 h, one job after the other")
-    assert len(text) == estimate.MOST_LINES + 3
+    assert len(text) == sweep_estimate.MOST_LINES + 3
 
 
 def test_finished_jobs_do_not_count(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(estimate, "measured", lambda kind: TrainingCost(1, 1, 1.0, 1e-3))
+    monkeypatch.setattr(sweep_estimate, "measured", lambda kind: TrainingCost(1, 1, 1.0, 1e-3))
     configs = [composed(*CPU, f"seed={seed}", f"hydra.sweep.dir={tmp_path}", hydra=True) for seed in range(3)]
     directory = tmp_path / f"seed=1-{identity.identity(configs[1])}"
     directory.mkdir()
     for status, said in {"running": "3 jobs; estimated", "finished": "2 jobs of 3, the others are finished;"}.items():
         (directory / "result.json").write_text(json.dumps({"status": status}))
-        estimate.announce(configs)
+        sweep_estimate.announce(configs)
         assert capsys.readouterr().out.startswith(said)
 
 
@@ -113,14 +113,14 @@ def test_finished_jobs_do_not_count(capsys, monkeypatch, tmp_path):
     "words", [("trainer.max_epochs=1", "dataset.train_limit=100", "dataset.val_size=0"), ("sweep_estimate=false",)]
 )
 def test_a_sweep_that_is_short_or_does_not_want_it_is_not_estimated(words, capsys, monkeypatch):
-    monkeypatch.setattr(estimate, "costs", None)
-    estimate.announce([composed(*CPU, *words, f"seed={seed}", hydra=True) for seed in range(2)])
+    monkeypatch.setattr(sweep_estimate, "costs", None)
+    sweep_estimate.announce([composed(*CPU, *words, f"seed={seed}", hydra=True) for seed in range(2)])
     assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_be_estimated_is_left_to_the_job(capsys, tmp_path):
     words = ("dataset=folder", f"dataset.root={tmp_path}")
-    estimate.announce([composed(*CPU, *words, f"seed={seed}", hydra=True) for seed in range(2)])
+    sweep_estimate.announce([composed(*CPU, *words, f"seed={seed}", hydra=True) for seed in range(2)])
     said = capsys.readouterr().out
     assert said.startswith(f"no estimate: {tmp_path}/train is not a directory")
     assert said.count("\n") == 1
@@ -128,9 +128,9 @@ def test_what_cannot_be_estimated_is_left_to_the_job(capsys, tmp_path):
 
 def test_a_small_sweep_does_not_wait_for_torch(command):
     program = (
-        "import sys; from engine.build import estimate; from engine.config import command; "
+        "import sys; from engine.build import sweep_estimate; from engine.config import command; "
         "sys.argv = ['train.py', '-m', 'dataset=shapes', 'dataset.train_size=100', 'trainer.max_epochs=9', 'seed=0,1'];"
-        "estimate.announce(command.command_line('config')); print('torch' in sys.modules)"
+        "sweep_estimate.announce(command.command_line('config')); print('torch' in sys.modules)"
     )
     ended = command("-c", program, PYTHONPATH=str(ROOT))
     assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr

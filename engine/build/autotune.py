@@ -11,9 +11,9 @@ from data.dataset import Splits
 from engine.build.batch_size import SMALLEST, largest_batch
 from engine.build.objects import plain, state, train_step
 from engine.build.precision_benchmark import benchmark_backends, choose_fastest
+from engine.device.amp import LACKING
 from engine.device.device import Backend, backends, choose_device
 from engine.device.memory import keep_freed_memory
-from engine.device.precision import LACKING
 from engine.device.seeds import seed_everything
 from engine.distributed.ranks import Ranks
 

@@ -1,4 +1,4 @@
-"""Check overrides against the config groups of conf/, their options and keys, with "did you mean" hints."""
+"""Check the names in overrides: config groups, their options and keys; an unknown one is answered with the nearest."""
 
 import difflib
 import re
@@ -167,10 +167,10 @@ def did_you_mean(word: str, known: Iterable[str], first: Sequence[str] = ()) -> 
 
 def require_installed(name: str, plugin: str, chosen: str) -> None:
     """Reject a key that an installed launcher or sweeper does not have, by its schema in Hydra's ConfigStore."""
-    place = plugin.replace("/", ".")
+    parent = plugin.replace("/", ".")
     group = f"{plugin}/{INSTALLED}" if chosen in inherited(plugin) else plugin
     node = ConfigStore.instance().load(f"{group}/{chosen}.yaml").node
-    known = [f"{place}.{key}" for key in node if not str(key).startswith("_")]
+    known = [f"{parent}.{key}" for key in node if not str(key).startswith("_")]
     if ".".join(name.split(".")[:3]) not in known:
         hint = did_you_mean(name, known) or f"; {plugin}={chosen} has {', '.join(key.split('.')[2] for key in known)}"
         raise CommandError(f"{name}: no such key{hint}")

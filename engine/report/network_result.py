@@ -80,7 +80,7 @@ class NetworkResult:
                 for name, one in zip(self.classes, metrics.class_figures(self.confusion), strict=True)
             },
             "most_confused": [
-                {"class": self.classes[label], "taken_for": self.classes[guess], "images": count}
+                {"class": self.classes[label], "predicted": self.classes[guess], "images": count}
                 for label, guess, count in metrics.most_confused(self.confusion, CONFUSED)
             ],
             "confusion": self.confusion.tolist(),

@@ -16,7 +16,7 @@ class Figure(NamedTuple):
     of_split: bool = False
 
 
-# A new figure of each epoch is one entry here, beside the line that computes it.
+# A new figure of each epoch is one entry here and the line that computes it.
 FIGURES = (
     Figure("epoch", None),
     Figure("seconds", None),
@@ -30,7 +30,14 @@ FIGURES = (
     Figure("gradient_norm", "norm/gradient of the last step"),
 )
 SPLITS = ("clean_train", "train", "val")
-FINAL = ("test_accuracy", "val_accuracy", "train_accuracy", "test_loss", "val_loss", "train_loss")  # beside the choices
+FINAL = (
+    "test_accuracy",
+    "val_accuracy",
+    "train_accuracy",
+    "test_loss",
+    "val_loss",
+    "train_loss",
+)  # shown with the choices
 
 _OF_SPLIT = {figure.name: figure for figure in FIGURES if figure.of_split}
 _OTHERS = {figure.name: figure for figure in FIGURES if not figure.of_split}
@@ -45,7 +52,7 @@ def tag(name: str) -> str | None:
     if name in _OTHERS:
         return _OTHERS[name].tag
     if not (match := _NAMES.fullmatch(name)):
-        raise LookupError(f"{name} is no figure of an epoch: it needs an entry in engine/logging/figures.py")
+        raise LookupError(f"{name} is no figure of an epoch: it needs an entry in engine/logging/epoch_metrics.py")
     split, quantity, weights = match.groups()
     words = [split.replace("_", " "), *(["top-5"] if "top5" in quantity else []), *([weights] if weights else [])]
     return _OF_SPLIT[quantity].tag.format(" ".join(words))

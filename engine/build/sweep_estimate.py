@@ -192,7 +192,7 @@ def measured(kind: Kind) -> TrainingCost:
     import torch
 
     from data.dataset import Images, Splits
-    from engine.build import auto, objects
+    from engine.build import autotune, objects
     from engine.build.batch_size import images, kept_per_image
     from engine.device.cuda_graphs import WARM_UP, CudaGraphs, discard_log
 
@@ -200,9 +200,9 @@ def measured(kind: Kind) -> TrainingCost:
     some = Images(torch.randint(256, (256, *shape), dtype=torch.uint8), torch.arange(number) % kind.classes)
     names = [str(label) for label in range(kind.classes)]
     splits = Splits(train=some, val=some, test=some, classes=names, mean=[0.5] * 3, std=[0.25] * 3)
-    backend = auto.possible_backends(kind.config)[0]
-    config = auto.with_batch_size(kind.config, splits, backend)
-    auto.set_up(config, backend)
+    backend = autotune.possible_backends(kind.config)[0]
+    config = autotune.with_batch_size(kind.config, splits, backend)
+    autotune.set_up(config, backend)
     state, step = objects.state(config, splits, backend), objects.train_step(config, backend)
     step = replace(step, graphs=CudaGraphs(log=discard_log) if step.graphs else None)
     per_image = kept_per_image(state, replace(step, gradient_accumulation=1), backend, image_shape=shape)
