@@ -30,7 +30,7 @@ from engine.config.identity import job_directory
 from engine.config.overrides import MISTAKES, jobs, key_of, parse, suggest
 from engine.config.resume import resume_directory, with_restart, with_resumed
 from engine.config.schema import keys_of_file
-from engine.run.console import restore_sigpipe
+from engine.run.console import prepare_streams, restore_sigpipe
 from engine.run.directory import RunDirectory
 from engine.run.errors import CommandError
 from engine.run.exit import exit_with_error
@@ -57,6 +57,7 @@ def command_line(config_name: str) -> list[DictConfig]:
     """
     if (status := recorded_exit_status()) is not None:
         raise SystemExit(status)
+    prepare_streams()
     register_resolvers()
     try:
         arguments = parse_flags()

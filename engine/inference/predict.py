@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from engine.build.from_checkpoint import Trained
 from engine.evaluation import metrics
 from engine.evaluation.tta import mean_logits
 from engine.plotting import plot
-from engine.run.console import logger, one_line, percent
+from engine.run.console import echo, logger, one_line, percent
 from engine.run.directory import write_text
 from engine.run.errors import NotSaved, RunError
 from engine.run.find_checkpoint import common_directory, matches, one_or_more
@@ -119,7 +118,7 @@ def image_files(given: Sequence[str]) -> list[Path]:
 def print_unreadable(error: Exception) -> None:
     """Print to standard error what cannot be read."""
     reason = f"{error.filename} cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-    print(one_line(reason), file=sys.stderr)
+    echo(one_line(reason), error=True)
 
 
 def batches(files: Sequence[Path], image_size: int, batch_size: int) -> Iterator[list[InputImage]]:

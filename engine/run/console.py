@@ -1,5 +1,6 @@
-"""Console output that survives a closed pipe."""
+"""Console output: a stream that is closed or full, or cannot encode a character, never fails a run."""
 
+import io
 import logging
 import os
 import signal
@@ -12,12 +13,30 @@ from engine.run.process import is_main_process
 logger = logging.getLogger("cifar")
 
 
-def echo(text: str) -> None:
-    """Print lines where logging is not set up; a closed pipe (`| head`) is ignored."""
+def prepare_streams() -> None:
+    """Replace closed output streams by the null device, and escape characters that a stream cannot encode.
+
+    A stream that is closed when the program starts (`2>&-`) is None. Its descriptor is taken at once; the next file to
+    be opened would get it otherwise, and what libraries print would end up there.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def echo(text: str, *, error: bool = False) -> None:
+    """Print lines to standard output or, with `error`, standard error; a stream that cannot be written is ignored."""
+    prepare_streams()
+    stream = sys.stderr if error else sys.stdout
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except OSError:
-        redirect_to_devnull(sys.stdout)
+        redirect_to_devnull(stream)
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
@@ -37,7 +56,7 @@ def one_line(text: str) -> str:
 
 
 class Console(logging.StreamHandler):
-    """A stream handler that continues after a closed pipe (`train.py | head`), and writes on the main process only.
+    """A stream handler that survives a closed pipe (`train.py | head`) or a full disk; the main process alone writes.
 
     `label` prefixes every line when several jobs write to the same terminal.
     """
@@ -54,7 +73,7 @@ class Console(logging.StreamHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by logging after a failed write."""
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
+        if isinstance(sys.exc_info()[1], OSError):
             redirect_to_devnull(self.stream)
         else:
             super().handleError(record)

@@ -37,7 +37,7 @@ def exit_with_error(error: Exception) -> NoReturn:
     message = one_line(" ".join(reason(error).split()))
     if len(message) > MAX_MESSAGE:
         message = f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}"
-    print(f"{program_name()}: {message}", file=sys.stderr)
+    echo(f"{program_name()}: {message}", error=True)
     raise SystemExit(status)
 
 
@@ -71,7 +71,7 @@ def exit_on_signal(sweep: Callable[[], Path | None] = lambda: None) -> Iterator[
             yield
     except Interrupted as interruption:
         if (directory := sweep()) is None:
-            print(f"{program_name()}: stopped", file=sys.stderr)
+            echo(f"{program_name()}: stopped", error=True)
         else:
             echo(f"stopped; to resume: the same command with {sweep_override(directory)}")
         raise SystemExit(interruption.exit_status) from None

@@ -7,7 +7,6 @@ one runs again. No torch here.
 """
 
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -87,7 +86,7 @@ def label(directory: str) -> str:
 def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
     """Keep what went wrong in a job's directory, and say it."""
     said = " ".join(reason(error).split()) or type(error).__name__
-    print(f"{run}: failed: {said}", file=sys.stderr, flush=True)
+    echo(f"{run}: failed: {said}", error=True)
     try:
         write_text(run.path / "traceback.txt", "".join(traceback.format_exception(error)))
         found = json.loads(run.result.read_text()) if run.result.exists() else {"epochs": 0}
@@ -95,7 +94,7 @@ def failed(run: RunDirectory, error: Exception, *, stop: bool) -> None:
         if stop:
             (run.path.parent / STOPPED).touch()
     except OSError as error:
-        print(f"{run}: that could not be written ({error.strerror})", file=sys.stderr, flush=True)
+        echo(f"{run}: that could not be written ({error.strerror})", error=True)
 
 
 class Table(Callback):
@@ -123,17 +122,17 @@ class Table(Callback):
         try:
             show(directory)
         except Exception as error:  # which Hydra would take for a warning, and leave out what follows
-            print(f"train.py: there is no table: {' '.join(reason(error).split())}", file=sys.stderr)
+            echo(f"train.py: there is no table: {' '.join(reason(error).split())}", error=True)
         runs = [RunDirectory(file.parent) for file in sorted(directory.glob("*/result.json"))]
         lost = [run for run in runs if run.status == "failed" and run.result.stat().st_mtime >= self.begun]
         if lost:
             names = ", ".join(run.path.name for run in lost)
-            print(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", file=sys.stderr)
+            echo(f"train.py: {len(lost)} of {Table.jobs} jobs failed: {names}", error=True)
         if (directory / STOPPED).exists():
             begins = f"the same command with {sweep_override(directory)} begins them"
-            print(f"train.py: sweep_on_error=stop: the jobs after it were not started; {begins}", file=sys.stderr)
+            echo(f"train.py: sweep_on_error=stop: the jobs after it were not started; {begins}", error=True)
         if self.lost:
-            print(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", file=sys.stderr)
+            echo(f"train.py: ended without a result, submitit's {', '.join(self.lost)}", error=True)
         if lost or self.lost:
             raise SystemExit(1)
 
