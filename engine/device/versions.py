@@ -12,11 +12,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {package: metadata.version(package) for package in packages}
 
 
-def git_revision() -> str | None:
-    """The git revision of this source tree, with "-dirty" if modified; None outside a git checkout."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def git_revision(root: Path = ROOT) -> str | None:
+    """The git revision of this project, with "-dirty" if modified.
+
+    None outside a git checkout, and where the enclosing repository is another project's.
+    """
     try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        if git(root, "rev-parse", "--show-prefix"):  # the path from the top of the repository
+            return None
+        return git(root, "describe", "--always", "--abbrev=40", "--dirty")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """What git prints in a directory."""
+    return subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=True).stdout.strip()
