@@ -11,12 +11,19 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 
 
 def choose_device(name: str) -> torch.device:
-    """The device by name, or for "auto" the first available of cuda, mps and cpu. Raises DeviceError."""
+    """The device by name, or for "auto" the first available of cuda, mps and cpu.
+
+    Raises DeviceError if it does not work.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(candidate for candidate, is_available in available.items() if is_available)
     if not available[name]:
         raise DeviceError(f"device={name}: torch {torch.__version__} finds none")
+    try:
+        torch.zeros(1, device=name)  # initialises it
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device={name}: {' '.join(str(error).split())[:200]}") from error
     return torch.device(name)
 
 
