@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+from contextlib import suppress
 from typing import TextIO
 
 from engine.run.process import is_main_process
@@ -26,7 +27,8 @@ def prepare_streams() -> None:
             os.set_inheritable(descriptor, True)
             setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # of a file that has become a pipe
+                stream.reconfigure(errors="backslashreplace")
 
 
 def echo(text: str, *, error: bool = False) -> None:
