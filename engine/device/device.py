@@ -10,18 +10,24 @@ from engine.run.errors import DeviceError
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device by name, or for "auto" the first available of cuda, mps and cpu.
-
-    Raises DeviceError if it does not work.
-    """
+def device_type(name: str) -> str:
+    """The type of the device by name, or for "auto" the first available of cuda, mps and cpu. Raises DeviceError."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(candidate for candidate, is_available in available.items() if is_available)
     if not available[name]:
         raise DeviceError(f"device={name}: torch {torch.__version__} finds none")
+    return name
+
+
+def choose_device(name: str) -> torch.device:
+    """The device by name, as `device_type`, and initialised. Raises DeviceError if it does not work.
+
+    One of several ranks must have set its GPU before: initialising takes memory on the current one.
+    """
+    name = device_type(name)
     try:
-        torch.zeros(1, device=name)  # initialises it
+        torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"device={name}: {' '.join(str(error).split())[:200]}") from error
     return torch.device(name)

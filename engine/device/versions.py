@@ -20,14 +20,11 @@ def git_revision(root: Path = ROOT) -> str | None:
 
     None outside a git checkout, and where the enclosing repository is another project's.
     """
+    if not (root / ".git").exists():  # a directory, or in a work tree a file
+        return None
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        if git(root, "rev-parse", "--show-prefix"):  # the path from the top of the repository
-            return None
-        return git(root, "describe", "--always", "--abbrev=40", "--dirty")
+        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def git(directory: Path, *arguments: str) -> str:
-    """What git prints in a directory."""
-    return subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, check=True).stdout.strip()
+    return answer.stdout.strip()

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.device.buffers import keep_buffers
-from engine.device.device import choose_device
+from engine.device.device import device_type
 from engine.device.seeds import random_states, restore_random_states, seed_everything
 from engine.run.errors import DeviceError, RunError
 from engine.run.process import LAUNCH, is_main_process, is_one_of_several
@@ -158,7 +158,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield ALONE
         return
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    kind, store = choose_device(device).type, None
+    kind, store = device_type(device), None
     try:
         if kind == "mps":
             raise DeviceError("trainer.device=mps: does not support several processes, use cpu")

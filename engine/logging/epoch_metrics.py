@@ -30,14 +30,8 @@ FIGURES = (
     Figure("gradient_norm", "norm/gradient of the last step"),
 )
 SPLITS = ("clean_train", "train", "val")
-FINAL = (
-    "test_accuracy",
-    "val_accuracy",
-    "train_accuracy",
-    "test_loss",
-    "val_loss",
-    "train_loss",
-)  # shown with the choices
+# Shown with the choices of a run.
+FINAL = ("test_accuracy", "val_accuracy", "train_accuracy", "test_loss", "val_loss", "train_loss")
 
 _OF_SPLIT = {figure.name: figure for figure in FIGURES if figure.of_split}
 _OTHERS = {figure.name: figure for figure in FIGURES if not figure.of_split}

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 import hubconf
 from engine.build import objects
-from engine.inference import load
 from engine.training.step import as_tuple
 from models.__main__ import as_markdown, entries
 from models.layers import SMALLEST_INPUT
 from tests.support.marks import slow_except
-from tests.support.networks import FAMILIES, GIANTS, SMALL_FAMILIES, make, relative_error, settling
+from tests.support.networks import FAMILIES, GIANTS, SMALL_FAMILIES, make, module_of, relative_error, settling
 from tests.support.runs import CONF, ROOT, composed, option_names
 
 
@@ -209,7 +208,7 @@ PARTS = {"__init__", "__main__", "layers", "attention", "drop_block", "shake_dro
 
 def test_every_family_is_there():
     """Each file of models/ that defines a network has a variant in conf/model/."""
-    used = {load.model_settings(name)["_target_"].split(".")[1] for name in FAMILIES}
+    used = {module_of(name) for name in FAMILIES}
     files = {file.stem for file in (ROOT / "models").glob("*.py")} - PARTS
     assert used == files
 
